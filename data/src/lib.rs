@@ -1,1 +1,28 @@
-//! placeholder
+//! What every other room of rankwise stands on: the embedded Banking77 sentence features, text
+//! tables, columnar records, named random streams, and files that are written whole or not at all.
+//!
+//! ```
+//! let banking77 = rankwise_data::banking77()?;
+//! assert_eq!(banking77.classes().len(), 77);
+//! assert_eq!(banking77.train().rows(), 3_075);
+//! assert_eq!(banking77.test().rows(), 3_080);
+//! # Ok::<(), rankwise_data::Error>(())
+//! ```
+
+mod banking77;
+mod error;
+mod features;
+mod files;
+mod stream;
+mod table;
+mod text;
+
+pub use banking77::{BANKING77_ATTRIBUTION, banking77, banking77_sha256};
+pub use error::Error;
+pub use features::{FeatureSet, Split};
+pub use files::{
+    create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
+};
+pub use stream::stream;
+pub use table::{Column, Table};
+pub use text::TextTable;

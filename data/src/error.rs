@@ -1,0 +1,66 @@
+use std::path::PathBuf;
+
+/// What can go wrong with data: every variant names the file and what was wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write.
+    #[error("{}: {action} failed: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The system's own reason.
+        source: std::io::Error,
+    },
+    /// The file's format is not the one that its reader expects.
+    #[error("{}: {what}: expected {expected}, found {found}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The key, column or part that is wrong.
+        what: String,
+        /// What a well-formed file has there.
+        expected: String,
+        /// What this file has there.
+        found: String,
+    },
+    /// A table's columns differ in length, or a column is missing or of another type.
+    #[error("column {name}: expected {expected}, found {found}")]
+    Column {
+        /// The column's name.
+        name: String,
+        /// The length or type that was expected.
+        expected: String,
+        /// The length or type that is there.
+        found: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(
+        path: &std::path::Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            action,
+            source,
+        }
+    }
+
+    pub(crate) fn format(
+        path: &std::path::Path,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Format {
+            path: path.to_path_buf(),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+}

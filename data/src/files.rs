@@ -1,0 +1,154 @@
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// How the names of unfinished files begin.
+const TEMPORARY: &str = ".rankwise-unfinished-";
+
+/// Writes `path` whole or not at all: to a temporary name in the same folder, flushed to the disk,
+/// then renamed over `path`.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be written or the disk is full; `path` is then as it was.
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private by default; a result is as readable as the umask says.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let file = builder
+        .tempfile_in(folder)
+        .map_err(Error::io(path, "create"))?;
+    let mut buffer = BufWriter::new(file);
+    write(&mut buffer).map_err(Error::io(path, "write"))?;
+    let file = buffer
+        .into_inner()
+        .map_err(|error| Error::io(path, "write")(error.into_error()))?;
+    file.as_file().sync_all().map_err(Error::io(path, "sync"))?;
+    file.persist(path)
+        .map_err(|error| Error::io(path, "rename")(error.error))?;
+    Ok(())
+}
+
+/// Removes what a killed [`write_atomic`] left in `folder`.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be listed or a leftover cannot be removed.
+pub fn discard_leftovers(folder: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
+        let entry = entry.map_err(Error::io(folder, "list"))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates `folder` and the folders above it.
+///
+/// # Errors
+/// [`Error::Io`] if that is not possible, for instance because a file has that name.
+pub fn create_folder(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))
+}
+
+/// The whole of a UTF-8 text file.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(Error::io(path, "read"))
+}
+
+/// SHA-256 of `bytes` as 64 hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of a file as 64 hexadecimal digits, read in pieces.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read.
+pub fn sha256_file(path: &Path) -> Result<String, Error> {
+    let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+    let mut hash = Sha256::new();
+    io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(Error::io(path, "read"))?;
+    Ok(hex(&hash.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_of_the_standard_example() {
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_hex(b"abc"), expected);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        fs::write(&path, "abc").unwrap();
+        assert_eq!(sha256_file(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_leftover() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result");
+        write_atomic(&path, |out| out.write_all(b"old")).unwrap();
+        let full = write_atomic(&path, |out| {
+            out.write_all(b"new")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert!(full.unwrap_err().to_string().contains("result"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_write_are_discarded() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(format!("{TEMPORARY}x")), "half").unwrap();
+        fs::write(folder.path().join("result"), "whole").unwrap();
+        discard_leftovers(folder.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+    }
+}
