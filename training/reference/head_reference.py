@@ -246,7 +246,7 @@ def load(path: Path, held_out: int) -> dict[str, torch.Tensor]:
 
 
 def plan(arguments: argparse.Namespace) -> list[Settings]:
-    """One run for every method, rank, lambda, r_hat and seed; settings a method lacks are dropped."""
+    """Every method, rank, lambda, r_hat and seed; runs that differ in unused settings are one."""
     runs = []
     for method, rank, penalty, share, seed in itertools.product(
         arguments.method,

@@ -1,1 +1,35 @@
-//! placeholder
+//! Adapters trained through candle: the methods, the step, the sentence encoder.
+//!
+//! ```
+//! use rankwise_training::{MethodName, RunConfig};
+//! let text = "[method]\nname = \"rm-lora\"\nrank = 16\n";
+//! let config = RunConfig::from_toml(text, "doc")?.resolved("doc", 384, 77)?;
+//! assert_eq!(config.method.name, MethodName::RmLora);
+//! assert_eq!(config.method.directions, Some(12));
+//! # Ok::<(), rankwise_training::Error>(())
+//! ```
+
+mod config;
+mod device;
+mod encoder;
+mod error;
+mod head;
+mod method;
+
+pub use config::{
+    EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig,
+};
+pub use device::DeviceName;
+pub use encoder::SentenceEncoder;
+pub use error::Error;
+pub use head::{EpochRecord, Progress, RunSummary, StopReason, Task, train};
+pub use method::{Initialisation, MaskPeriod, MethodConfig, MethodName};
+
+/// Keeps every matrix product of the CPU on the thread that asks for it.
+///
+/// Work is shared out a run or a batch of texts at a time, which scales better than splitting
+/// products of this size, and leaves the bits independent of the number of threads. The setting is
+/// one of the product's library, for the whole process.
+fn single_threaded_products() {
+    gemm::set_threading_threshold(usize::MAX);
+}

@@ -30,7 +30,7 @@ use crate::Error;
 pub(crate) const DEFAULT_LAMBDA: f64 = 1e-4;
 
 /// r̂ as a share of R where the configuration gives none, rounded; from the same search.
-pub(crate) const DEFAULT_SHARE: f64 = 0.5;
+pub(crate) const DEFAULT_SHARE: f64 = 0.75;
 
 /// A method by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -214,7 +214,7 @@ macro_rules! by_dtype {
                 type $number = f64;
                 $body
             }
-            other => bail!("{}: expected f32 or f64, found {:?}", $name, other.dtype()),
+            _ => bail!("{}: expected f32 or f64 numbers", $name),
         }
     };
 }

@@ -26,8 +26,8 @@ use rand::Rng;
 use rankwise_data::stream;
 
 use super::kernels::{self, AdamW, Moving};
-use crate::method::{Initialisation, MethodName};
-use crate::{Precision, RunConfig};
+use crate::method::Initialisation;
+use crate::RunConfig;
 
 /// Labelled rows: features (rows × in), their frozen logits `W₀ x` (rows × out), labels.
 #[derive(Debug, Clone)]

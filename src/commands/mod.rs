@@ -1,0 +1,27 @@
+mod features;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::cli::{Arguments, Command};
+
+/// How a command that ran to its end ended.
+pub enum Outcome {
+    /// Everything held.
+    Done,
+    /// A check did not hold.
+    CheckFailed,
+}
+
+pub fn run(arguments: &Arguments) -> Result<Outcome> {
+    let common = &arguments.common;
+    rayon::ThreadPoolBuilder::new().num_threads(common.threads.map_or(0, usize::from)).build_global()?;
+    match &arguments.command {
+        Command::Features(options) => features::run(options, common),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(*shell, &mut command, "rankwise", &mut std::io::stdout());
+            Ok(Outcome::Done)
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The last-layer protocol: a frozen random head over fixed features, and its update.
+
+mod folder;
+mod kernels;
+mod model;
+mod record;
+mod run;
+mod task;
+
+pub use record::{EpochRecord, RunSummary, StopReason};
+pub use run::{Progress, train};
+pub use task::Task;
