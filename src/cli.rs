@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use rankwise_training::{DeviceName, MethodName};
 
 /// The rank theory of low-rank adaptation: verify the theorem, train the methods, audit adapters.
 #[derive(Debug, Parser)]
@@ -40,6 +41,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  rankwise features --model all-MiniLM-L6-v2 --data train.csv \
         --test test.csv --per-class 40 --out banking77.safetensors")]
     Features(FeaturesOptions),
+    /// Train adapters of a classification head: one run for every method, rank and seed.
+    #[command(after_help = "Examples:\n  rankwise train --method lora,rm-lora --rank 16,32 --seeds 0,1,2 --out runs\n  \
+        rankwise train --config my.toml --set method.lambda=3e-4 --out runs\n  \
+        rankwise train --method rm-lora --rank 16 --dump-config > my.toml")]
+    Train(TrainOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -73,6 +79,31 @@ pub struct FeaturesOptions {
     /// A statement about the origin to keep in the file; may be repeated.
     #[arg(long, value_name = "KEY=TEXT", value_parser = key_and_value)]
     pub note: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainOptions {
+    /// TOML file that states differences from the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Methods: full, lora, r-lora, gm-lora, rm-lora.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub method: Vec<MethodName>,
+    /// Values of R.
+    #[arg(long, value_delimiter = ',', value_name = "RANKS")]
+    pub rank: Vec<usize>,
+    /// Seeds; --seed gives one.
+    #[arg(long, value_delimiter = ',', value_name = "SEEDS")]
+    pub seeds: Vec<u64>,
+    /// Set any key of the configuration, such as method.lambda=1e-3; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub set: Vec<(String, String)>,
+    /// cpu or cuda:N.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+    /// Print the resolved configurations and train nothing.
+    #[arg(long)]
+    pub dump_config: bool,
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

@@ -1,1 +1,41 @@
-//! placeholder
+//! Spectra of low-rank updates, every measure of their rank, the audit of trained adapters, and
+//! the link from rank to generalisation.
+//!
+//! An audit in five lines:
+//!
+//! ```
+//! use rankwise_analysis::{AuditOptions, audit};
+//! # use rankwise_analysis::PeftAdapter;
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! # // B has one column of length 2 and one of zeros.
+//! # PeftAdapter {
+//! #     module: "classifier".to_owned(), rank: 2, inputs: 3, outputs: 2, alpha: 4.0,
+//! #     a: vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], b: vec![0.0, 0.0, 2.0, 0.0], bias: None,
+//! # }.write(folder)?;
+//! let audit = audit(folder, &AuditOptions::default())?;
+//! let module = &audit.adapters[0].modules[0];
+//! let spectrum = module.spectrum.as_ref().expect("no NaN in the factors");
+//! assert_eq!((module.rank_budget, module.scale), (2, 2.0));
+//! assert_eq!((&spectrum.singular_values[..], spectrum.measures.numerical_rank), (&[4.0, 0.0][..], 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod adapter;
+mod audit;
+mod error;
+pub mod linalg;
+mod link;
+mod measures;
+mod peft;
+mod product;
+
+pub use audit::{
+    AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Kind, ModuleAudit,
+    Refused, Spectrum, Summary, audit,
+};
+pub use error::Error;
+pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
+pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
+pub use peft::PeftAdapter;
+pub use product::product_singular_values;

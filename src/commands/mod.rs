@@ -1,4 +1,5 @@
 mod features;
+mod train;
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -18,6 +19,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     rayon::ThreadPoolBuilder::new().num_threads(common.threads.map_or(0, usize::from)).build_global()?;
     match &arguments.command {
         Command::Features(options) => features::run(options, common),
+        Command::Train(options) => train::run(options, common),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(*shell, &mut command, "rankwise", &mut std::io::stdout());

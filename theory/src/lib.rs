@@ -1,1 +1,32 @@
 //! placeholder
+mod bounds;
+mod construction;
+pub mod counterexample;
+mod discrepancy;
+mod error;
+mod family;
+mod grid;
+mod lift;
+mod network;
+mod oracle;
+mod partition;
+mod problem;
+mod record;
+mod sample;
+mod verification;
+
+pub use bounds::{Betas, Bounds, TargetNorms};
+pub use construction::{Adapter, Block, Construction};
+pub use counterexample::Counterexample;
+pub use discrepancy::Discrepancy;
+pub use error::Error;
+pub use family::Family;
+pub use grid::{Cell, Grid, Trial, verify_cell, verify_grid};
+pub use lift::{Domain, Lift};
+pub use network::Fnn;
+pub use oracle::oracle_singular_values;
+pub use partition::Partition;
+pub use problem::Problem;
+pub use record::{CellRecord, Stop};
+pub use sample::{Sample, SecondMoment, measured_error};
+pub use verification::{Measurement, Outcome, ROUNDING, Verification, Violations};

@@ -1,0 +1,233 @@
+//! What an audit says, and its machine-readable form: the names and the order here are the format's.
+
+use serde::ser::{SerializeMap, SerializeStruct};
+use serde::{Serialize, Serializer};
+
+use crate::{Measures, Orthogonality, Side, orthogonality};
+
+/// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […]}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Audit {
+    /// The adapters, in the natural order of their paths.
+    pub adapters: Vec<AdapterAudit>,
+    /// What cannot be audited.
+    pub refused: Vec<Refused>,
+}
+
+/// Something that cannot be audited, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// The file.
+    pub path: String,
+    /// The module or tensor, or the file's name if all of it is meant.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One adapter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterAudit {
+    /// The adapter's folder, or its file if that was asked for.
+    pub path: String,
+    /// The layout of the file: `peft`.
+    pub format: &'static str,
+    /// The model that the adapter was trained on, as its configuration names it.
+    pub base_model: Option<String>,
+    /// The modules, in the natural order of their names.
+    pub modules: Vec<ModuleAudit>,
+    /// The measures over the modules.
+    pub summary: Summary,
+    /// What deserves attention.
+    pub findings: Vec<Finding>,
+}
+
+/// The kind of layer that an update belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Weight outputs × inputs.
+    Linear,
+    /// GPT-2's linear layer, weight inputs × outputs.
+    Conv1d,
+    /// Weight entries × dimension.
+    Embedding,
+    /// Weight outputs × (inputs · height · width).
+    Conv2d,
+}
+
+/// The update ΔW of one module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModuleAudit {
+    /// As the base model names it.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The first number in the name: the block that the module is in.
+    pub layer: Option<usize>,
+    /// Rows and columns of ΔW in the base weight's own orientation.
+    pub shape: (usize, usize),
+    /// R, the rank that the factors allow.
+    pub rank_budget: usize,
+    /// What B A is multiplied with.
+    pub scale: f64,
+    /// Whether the scale is known; if not, singular values are of B A.
+    pub scaled: bool,
+    /// `None` if a factor holds NaN or Inf.
+    pub spectrum: Option<Spectrum>,
+}
+
+/// The singular values of an update and everything that follows from them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spectrum {
+    /// min(R, rows, columns) values, descending.
+    pub singular_values: Vec<f64>,
+    /// The rank measures.
+    pub measures: Measures,
+    /// Distance from an isometry, on the side that was asked for.
+    pub orthogonality: Orthogonality,
+}
+
+impl ModuleAudit {
+    /// The distance from an isometry on either side.
+    pub fn orthogonality(&self, side: Side) -> Option<Orthogonality> {
+        let spectrum = self.spectrum.as_ref()?;
+        Some(orthogonality(
+            &spectrum.singular_values,
+            self.shape,
+            self.rank_budget,
+            side,
+        ))
+    }
+}
+
+impl Serialize for ModuleAudit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let spectrum = self.spectrum.as_ref();
+        let m = spectrum.map(|s| &s.measures);
+        let o = spectrum.map(|s| &s.orthogonality);
+        let mut row = serializer.serialize_struct("ModuleAudit", 25)?;
+        row.serialize_field("name", &self.name)?;
+        row.serialize_field("kind", &self.kind)?;
+        row.serialize_field("layer", &self.layer)?;
+        row.serialize_field("shape", &self.shape)?;
+        row.serialize_field("rank_budget", &self.rank_budget)?;
+        row.serialize_field("scale", &self.scale)?;
+        row.serialize_field("scaled", &self.scaled)?;
+        row.serialize_field("singular_values", &spectrum.map(|s| &s.singular_values))?;
+        row.serialize_field("tau", &m.map(|m| m.tau))?;
+        row.serialize_field("tau_rule", &m.map(|m| &m.tau_rule))?;
+        row.serialize_field("numerical_rank", &m.map(|m| m.numerical_rank))?;
+        row.serialize_field("energy_rank_90", &m.map(|m| m.energy_rank_90))?;
+        row.serialize_field("energy_rank_95", &m.map(|m| m.energy_rank_95))?;
+        row.serialize_field("energy_rank_99", &m.map(|m| m.energy_rank_99))?;
+        row.serialize_field("stable_rank", &m.and_then(|m| m.stable_rank))?;
+        row.serialize_field("effective_rank", &m.and_then(|m| m.effective_rank))?;
+        row.serialize_field(
+            "effective_rank_energy",
+            &m.and_then(|m| m.effective_rank_energy),
+        )?;
+        row.serialize_field(
+            "participation_ratio",
+            &m.and_then(|m| m.participation_ratio),
+        )?;
+        row.serialize_field("nuclear_ratio", &m.and_then(|m| m.nuclear_ratio))?;
+        row.serialize_field("frobenius_norm", &m.map(|m| m.frobenius_norm))?;
+        row.serialize_field("spectral_norm", &m.map(|m| m.spectral_norm))?;
+        row.serialize_field("orthogonality_loss", &o.map(|o| o.loss))?;
+        row.serialize_field("orthogonality_floor", &o.map(|o| o.floor))?;
+        row.serialize_field("orthogonality_excess", &o.map(|o| o.excess))?;
+        row.serialize_field("orthogonality_side", &o.map(|o| o.side))?;
+        row.end()
+    }
+}
+
+/// Something that deserves attention.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The module that it concerns; `None` if all of the adapter.
+    pub module: Option<String>,
+    /// The finding in words.
+    pub message: String,
+    /// The numbers that it rests on.
+    #[serde(serialize_with = "as_map")]
+    pub values: Vec<(&'static str, f64)>,
+}
+
+impl Finding {
+    pub(crate) fn of_module(kind: FindingKind, module: &str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            module: Some(module.to_owned()),
+            message: message.into(),
+            values: Vec::new(),
+        }
+    }
+}
+
+/// The kinds of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// ΔW = 0: the module does nothing.
+    ZeroUpdate,
+    /// A factor holds NaN or Inf.
+    NonFinite,
+    /// Fewer than half of the R directions hold 99 % of Σσ².
+    UnusedBudget,
+    /// Of numerical rank, 99 % energy rank and effective rank, the largest is more than twice the
+    /// smallest: what “the rank” is depends on the definition.
+    DefinitionsDisagree,
+    /// α is not known, so neither is the scale.
+    AlphaMissing,
+    /// The factors have another rank than the configuration says.
+    RankPatternMismatch,
+    /// The initialisation changed the base weight; B A is not the whole update.
+    ChangedBase,
+    /// A bias was trained beside the factors.
+    TrainedBias,
+}
+
+/// The modules of an adapter taken together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Number of modules.
+    pub modules: usize,
+    /// Modules with ΔW = 0.
+    pub zero_updates: usize,
+    /// Modules with NaN or Inf in a factor.
+    pub non_finite: usize,
+    /// Σ R.
+    pub rank_budget: usize,
+    /// Σ R(rows + columns): the numbers in the factors.
+    pub parameters: usize,
+    /// Every measure by name, over the modules that have it.
+    #[serde(serialize_with = "as_map")]
+    pub measures: Vec<(&'static str, Distribution)>,
+}
+
+/// Some numbers by their mean and percentiles (linear interpolation between order statistics).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Distribution {
+    pub count: usize,
+    pub mean: f64,
+    pub min: f64,
+    pub p25: f64,
+    pub median: f64,
+    pub p75: f64,
+    pub max: f64,
+}
+
+fn as_map<S: Serializer, T: Serialize>(
+    entries: &[(&'static str, T)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(entries.len()))?;
+    for (name, value) in entries {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}

@@ -1,0 +1,51 @@
+/// What can go wrong in an analysis: every variant says what was expected and what was there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An entry is NaN or infinite.
+    #[error("{what}: expected finite numbers, found {value} at row {row}, column {column}")]
+    NonFinite {
+        /// The matrix, such as `factor B`.
+        what: &'static str,
+        /// Row of the first such entry, from 0.
+        row: usize,
+        /// Its column, from 0.
+        column: usize,
+        /// The entry.
+        value: f64,
+    },
+    /// Two sizes do not fit together, or a number is out of its range.
+    #[error("{what}: expected {expected}, found {found}")]
+    Mismatch {
+        /// What was given.
+        what: &'static str,
+        /// What would have fitted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The iteration for the singular values did not end.
+    #[error("the singular values of a {rows} x {columns} matrix did not converge")]
+    NoConvergence {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+    },
+    /// A linear system without one reliable digit in its solution.
+    #[error(
+        "a {size} x {size} matrix is singular to working precision: expected a condition number \
+         below {limit:.1e}, found {condition:.1e}"
+    )]
+    Singular {
+        /// Rows and columns of the matrix.
+        size: usize,
+        /// Estimate of ‖M‖₁‖M⁻¹‖₁; infinite if a pivot is exactly zero.
+        condition: f64,
+        /// The largest condition number that is accepted, 1/ε.
+        limit: f64,
+    },
+    /// A file cannot be read or written, or is not what its format says.
+    #[error(transparent)]
+    File(#[from] rankwise_data::Error),
+}

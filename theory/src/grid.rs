@@ -1,0 +1,176 @@
+use rankwise_data::stream;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{CellRecord, Error, Family, Lift, Partition, Problem, Sample, SecondMoment};
+
+/// A grid of random problems: every shape with every family and seed, at every uniform rank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grid {
+    /// D.
+    pub width: usize,
+    /// Pairs of target and frozen depth (L̄, L), partitioned uniformly.
+    pub depths: Vec<(usize, usize)>,
+    /// The families of random networks.
+    pub families: Vec<Family>,
+    /// A random draw each.
+    pub seeds: Vec<u64>,
+    /// R, the same in every layer; all of 0..=D if absent.
+    pub ranks: Option<Vec<usize>>,
+    /// The expected norm of the target's biases.
+    pub bias_scale: f64,
+    /// Standard normal inputs in a sample.
+    pub samples: usize,
+    /// From what the adapted biases are chosen.
+    pub lift: Lift,
+}
+
+impl Default for Grid {
+    fn default() -> Self {
+        Self {
+            width: 16,
+            depths: vec![(1, 2), (2, 4)],
+            families: vec![Family::Gaussian],
+            seeds: (0..5).collect(),
+            ranks: None,
+            bias_scale: 1.0,
+            samples: 1000,
+            lift: Lift::default(),
+        }
+    }
+}
+
+impl Grid {
+    /// How many records the grid gives.
+    pub fn records(&self) -> usize {
+        let ranks = self.ranks.as_ref().map_or(self.width.saturating_add(1), Vec::len);
+        let cells = self.depths.len() * self.families.len() * self.seeds.len();
+        cells.saturating_mul(ranks)
+    }
+
+    /// The cells in the order of the records: by depths, then family, then seed.
+    pub fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &(target_layers, frozen_layers) in &self.depths {
+            for &family in &self.families {
+                cells.extend(self.seeds.iter().map(|&seed| Cell {
+                    width: self.width,
+                    target_layers,
+                    frozen_layers,
+                    family,
+                    bias_scale: self.bias_scale,
+                    samples: self.samples,
+                    lift: self.lift,
+                    seed,
+                }));
+            }
+        }
+        cells
+    }
+}
+
+/// One random problem with its sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cell {
+    /// D.
+    pub width: usize,
+    /// L̄.
+    pub target_layers: usize,
+    /// L.
+    pub frozen_layers: usize,
+    /// How target and frozen network are drawn.
+    pub family: Family,
+    /// The expected norm of the target's biases.
+    pub bias_scale: f64,
+    /// Standard normal inputs in the sample.
+    pub samples: usize,
+    /// From what the adapted biases are chosen.
+    pub lift: Lift,
+    /// The seed of the networks' stream and of the sample's.
+    pub seed: u64,
+}
+
+impl Cell {
+    /// Draws the networks and the sample; the same cell gives the same bits.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the cell's numbers describe no networks or no sample,
+    /// [`Error::Linalg`] if a decomposition fails.
+    pub fn draw(&self) -> Result<Trial, Error> {
+        let Self { width, target_layers, frozen_layers, family, seed, .. } = *self;
+        let partition = Partition::uniform(frozen_layers, target_layers)?;
+        let place = format!("{family}/{width}/{target_layers}/{frozen_layers}");
+        let mut networks = stream(seed, &format!("verify/networks/{place}"), 0);
+        let mut inputs = stream(seed, &format!("verify/inputs/{place}"), 0);
+        let sample = Sample::gaussian(self.samples, width, &mut inputs)?;
+        Ok(Trial {
+            cell: *self,
+            problem: family.draw(width, partition, self.bias_scale, &mut networks)?,
+            sigma: sample.second_moment()?,
+            sample,
+        })
+    }
+}
+
+/// A cell's networks and sample, drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    cell: Cell,
+    problem: Problem,
+    sample: Sample,
+    sigma: SecondMoment,
+}
+
+impl Trial {
+    /// The networks.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The inputs.
+    pub fn sample(&self) -> &Sample {
+        &self.sample
+    }
+
+    /// The record for rank R in every layer.
+    ///
+    /// # Errors
+    /// As [`Problem::verify`].
+    pub fn verify(&self, rank: usize) -> Result<CellRecord, Error> {
+        let ranks = vec![rank; self.cell.frozen_layers];
+        let result = self.problem.verify(&ranks, &self.sample, &self.sigma, self.cell.lift)?;
+        Ok(CellRecord::new(&self.cell, rank, result))
+    }
+}
+
+/// Draws a cell and verifies it at one rank; [`Cell::draw`] once for many ranks.
+///
+/// # Errors
+/// As [`Cell::draw`] and [`Trial::verify`].
+pub fn verify_cell(cell: &Cell, rank: usize) -> Result<CellRecord, Error> {
+    cell.draw()?.verify(rank)
+}
+
+/// Verifies a grid, cells in parallel; records come by depths, family, seed and rank, and are the
+/// same bits at any number of threads. `progress` is told how many records a finished cell gave.
+///
+/// # Errors
+/// The first cell's error in that order, as [`verify_cell`].
+pub fn verify_grid(
+    grid: &Grid,
+    progress: impl Fn(usize) + Sync,
+) -> Result<Vec<CellRecord>, Error> {
+    let ranks = grid.ranks.clone().unwrap_or_else(|| (0..=grid.width).collect());
+    let verify = |cell: &Cell| -> Result<Vec<CellRecord>, Error> {
+        let trial = cell.draw()?;
+        let records: Vec<_> = ranks.iter().map(|&rank| trial.verify(rank)).collect::<Result<_, _>>()?;
+        progress(records.len());
+        Ok(records)
+    };
+    // Collected before the first error is looked for, so that which one it is does not depend on
+    // the order in which cells finish.
+    let cells: Vec<_> = grid.cells().par_iter().map(verify).collect();
+    let records: Vec<Vec<CellRecord>> = cells.into_iter().collect::<Result<_, _>>()?;
+    Ok(records.into_iter().flatten().collect())
+}
