@@ -1,3 +1,5 @@
+use std::path::Path;
+
 /// What can go wrong in an analysis: every variant says what was expected and what was there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,4 +50,35 @@ pub enum Error {
     /// A file cannot be read or written, or is not what its format says.
     #[error(transparent)]
     File(#[from] rankwise_data::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| {
+            rankwise_data::Error::Io {
+                path,
+                action,
+                source,
+            }
+            .into()
+        }
+    }
+
+    pub(crate) fn format(
+        path: &Path,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        let (path, what) = (path.to_path_buf(), what.into());
+        let (expected, found) = (expected.into(), found.into());
+        rankwise_data::Error::Format {
+            path,
+            what,
+            expected,
+            found,
+        }
+        .into()
+    }
 }

@@ -16,7 +16,9 @@ pub enum Outcome {
 
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let common = &arguments.common;
-    rayon::ThreadPoolBuilder::new().num_threads(common.threads.map_or(0, usize::from)).build_global()?;
+    let all = std::thread::available_parallelism()?;
+    let threads = common.threads.unwrap_or(all).get();
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     match &arguments.command {
         Command::Features(options) => features::run(options, common),
         Command::Train(options) => train::run(options, common),

@@ -1,5 +1,6 @@
 //! placeholder
 mod bounds;
+mod case;
 mod construction;
 pub mod counterexample;
 mod discrepancy;
@@ -12,10 +13,12 @@ mod oracle;
 mod partition;
 mod problem;
 mod record;
+mod report;
 mod sample;
 mod verification;
 
 pub use bounds::{Betas, Bounds, TargetNorms};
+pub use case::Case;
 pub use construction::{Adapter, Block, Construction};
 pub use counterexample::Counterexample;
 pub use discrepancy::Discrepancy;
@@ -28,5 +31,6 @@ pub use oracle::oracle_singular_values;
 pub use partition::Partition;
 pub use problem::Problem;
 pub use record::{CellRecord, Stop};
+pub use report::{CaseReport, SingularFactor};
 pub use sample::{Sample, SecondMoment, measured_error};
 pub use verification::{Measurement, Outcome, ROUNDING, Verification, Violations};

@@ -5,7 +5,6 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::container::{format_error, io_error};
 use crate::Error;
 
 /// Larger than any real configuration by three orders of magnitude.
@@ -53,17 +52,17 @@ impl AdapterConfig {
     pub fn read(path: &Path) -> Result<Option<Self>, Error> {
         let size = match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error(path, "examine", error)),
+            Err(error) => return Err(Error::io(path, "examine")(error)),
             Ok(metadata) => metadata.len(),
         };
         if size > LONGEST_CONFIG {
             let expected = format!("at most {LONGEST_CONFIG} bytes");
-            return Err(format_error(path, "file", expected, format!("{size}")));
+            return Err(Error::format(path, "file", expected, format!("{size}")));
         }
         serde_json::from_str(&rankwise_data::read_text(path)?)
             .map(Some)
             .map_err(|error| {
-                format_error(
+                Error::format(
                     path,
                     "file",
                     "PEFT's adapter configuration",

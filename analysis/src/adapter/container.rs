@@ -61,13 +61,13 @@ impl Container {
     /// # Errors
     /// [`Error::File`] naming the file, the tensor, what was expected and what was found.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let io = |action| move |source| io_error(path, action, source);
+        let io = |action| Error::io(path, action);
         let file = File::open(path).map_err(io("open"))?;
         let size = file.metadata().map_err(io("examine"))?.len();
         let mut beginning = [0; 32];
         let known = &mut beginning[..size.min(32) as usize];
         file.read_exact_at(known, 0).map_err(io("read"))?;
-        let whole = |found: String| format_error(path, "file", "safetensors", found);
+        let whole = |found: String| Error::format(path, "file", "safetensors", found);
         if size == 0 {
             return Err(whole("an empty file".to_owned()));
         }
@@ -80,7 +80,7 @@ impl Container {
         let length = u64::from_le_bytes(*beginning.first_chunk().expect("32 bytes have 8"));
         let most = (size - LENGTH_BYTES).min(LONGEST_HEADER);
         if length > most {
-            return Err(format_error(
+            return Err(Error::format(
                 path,
                 "header length",
                 format!("at most {most} bytes"),
@@ -91,7 +91,7 @@ impl Container {
         file.read_exact_at(&mut header, LENGTH_BYTES)
             .map_err(io("read"))?;
         let header: Header = serde_json::from_slice(&header).map_err(|error| {
-            format_error(
+            Error::format(
                 path,
                 "header",
                 "JSON that describes tensors",
@@ -122,12 +122,12 @@ impl Container {
     /// file cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<f64>, Error> {
         let Some(info) = self.tensors.get(name) else {
-            return Err(format_error(&self.path, name, "a tensor", "none"));
+            return Err(Error::format(&self.path, name, "a tensor", "none"));
         };
         let mut bytes = vec![0; (info.end - info.start) as usize];
         self.file
             .read_exact_at(&mut bytes, info.start)
-            .map_err(|source| io_error(&self.path, "read", source))?;
+            .map_err(Error::io(&self.path, "read"))?;
         Ok(match info.dtype {
             Dtype::F64 => decoded(&bytes, f64::from_le_bytes),
             Dtype::F32 => decoded(&bytes, |four| f32::from_le_bytes(four).into()),
@@ -135,7 +135,7 @@ impl Container {
             Dtype::BF16 => decoded(&bytes, |two| bf16::from_le_bytes(two).to_f64()),
             other => {
                 let found = format!("{other:?}");
-                return Err(format_error(
+                return Err(Error::format(
                     &self.path,
                     name,
                     "F64, F32, F16 or BF16",
@@ -165,7 +165,7 @@ fn placed(
     let mut tensors = BTreeMap::new();
     for (name, entry) in header.0 {
         let wrong = |expected: String, found: String| {
-            Err(format_error(
+            Err(Error::format(
                 path,
                 format!("tensor {name}"),
                 expected,
@@ -216,7 +216,7 @@ fn placed(
         if start != covered {
             let place = |byte| format!("byte {byte} of the data");
             let (expected, found) = (place(covered - data), place(start - data));
-            return Err(format_error(
+            return Err(Error::format(
                 path,
                 format!("begin of tensor {name}"),
                 expected,
@@ -227,7 +227,7 @@ fn placed(
     }
     if covered != size {
         let expected = format!("{} bytes, the end of the last tensor", covered - data);
-        return Err(format_error(
+        return Err(Error::format(
             path,
             "data",
             expected,
@@ -235,30 +235,6 @@ fn placed(
         ));
     }
     Ok(tensors)
-}
-
-pub(super) fn io_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
-    rankwise_data::Error::Io {
-        path: path.to_path_buf(),
-        action,
-        source,
-    }
-    .into()
-}
-
-pub(super) fn format_error(
-    path: &Path,
-    what: impl Into<String>,
-    expected: impl Into<String>,
-    found: impl Into<String>,
-) -> Error {
-    rankwise_data::Error::Format {
-        path: path.to_path_buf(),
-        what: what.into(),
-        expected: expected.into(),
-        found: found.into(),
-    }
-    .into()
 }
 
 #[derive(Deserialize)]

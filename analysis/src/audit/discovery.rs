@@ -26,7 +26,7 @@ pub(super) struct Candidate {
 /// `adapter_model.…` files count, not the optimiser's state beside them. In other folders every
 /// weight file does. Links to folders are not followed.
 pub(super) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
-    let metadata = fs::metadata(path).map_err(|source| io_error(path, "open", source))?;
+    let metadata = fs::metadata(path).map_err(Error::io(path, "open"))?;
     if !metadata.is_dir() {
         let (file, path) = (path.to_path_buf(), path.to_path_buf());
         return Ok(vec![Candidate {
@@ -41,7 +41,7 @@ pub(super) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), Error> {
-    let io = |source| io_error(folder, "list", source);
+    let io = |source| Error::io(folder, "list")(source);
     let (mut files, mut folders) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
@@ -101,13 +101,4 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), E
         }
     }
     Ok(())
-}
-
-fn io_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
-    rankwise_data::Error::Io {
-        path: path.to_path_buf(),
-        action,
-        source,
-    }
-    .into()
 }

@@ -99,8 +99,9 @@ pub fn correlate(
     let (mut spearmans, mut kendalls) = (Vec::new(), Vec::new());
     let (mut x, mut y) = (Vec::new(), Vec::new());
     let mut degenerate = 0;
-    for _ in 0..if clusters.is_empty() { 0 } else { resamples } {
-        (x.clear(), y.clear());
+    for _ in 0..resamples {
+        x.clear();
+        y.clear();
         for _ in 0..clusters.len() {
             let seeds = &clusters[rng.random_range(0..clusters.len())];
             for _ in 0..seeds.len() {

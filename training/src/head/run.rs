@@ -16,8 +16,8 @@ use super::task::Task;
 use crate::method::MaskPeriod;
 use crate::{Error, Precision, RunConfig};
 
-/// Rows that are scored at once: enough for a product at full speed, few enough for the cache.
-const SCORED_AT_ONCE: usize = 1024;
+/// Rows that are scored at once: few enough for their logits to stay in the cache.
+const SCORED_AT_ONCE: usize = 256;
 
 /// What [`train`] tells of its progress.
 #[derive(Debug, Clone, Copy)]
