@@ -1,7 +1,23 @@
 //! The paper's experiments: recipes, their records, tables, figures and the report.
 
+mod compare;
+mod drawing;
+mod findings;
+mod link;
 mod recipe;
+mod records;
+mod report;
+mod reproduce;
 mod tables;
 
+pub use compare::{Comparison, Difference, Row, compare};
+pub use drawing::{bound_chart, figure1, rank_scatter};
+pub use findings::{link_findings, theory_findings, training_findings};
+pub use link::{Link, RANK_MEASURES, link};
 pub use recipe::{Recipe, RunResult, run_name, train_all};
-pub use tables::{run_table, text_table};
+pub use records::{Configuration, Run, Spread, by_configuration};
+pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
+pub use tables::{
+    Cells, comparison_cells, link_cells, run_cells, text_table, theory_cells,
+    violates_a_proved_bound,
+};

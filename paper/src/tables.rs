@@ -1,43 +1,157 @@
-use comfy_table::{CellAlignment, Table, presets};
+//! Tables as pure functions of records: cells first, for the terminal, Markdown and HTML alike.
 
+use comfy_table::{CellAlignment, Table, presets};
+use rankwise_analysis::Interval;
+use rankwise_theory::CellRecord;
+
+use crate::compare::Row;
+use crate::link::Link;
+use crate::records::Spread;
 use crate::RunResult;
 
-/// A plain table with aligned columns; every column but the first `texts` is right-aligned.
-pub fn text_table(header: &[&str], rows: &[Vec<String>], texts: usize) -> String {
+/// A header and rows of text.
+pub type Cells = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// Cells as text for a terminal; all but the first column are aligned to the right.
+pub fn text_table((header, rows): &Cells) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-    for column in table.column_iter_mut().skip(texts) {
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table.add_rows(rows.iter().cloned());
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
 }
 
-/// The end of every run: one row a run.
-pub fn run_table(results: &[RunResult]) -> String {
-    let header = [
-        "run", "train loss", "test loss", "train %", "test %", "gap pp", "k99", "effective",
-        "excess", "seconds",
+/// The end of every run, one row a run.
+pub fn run_cells(results: &[RunResult]) -> Cells {
+    let header = vec![
+        "run", "train loss", "test loss", "train %", "test %", "gap pp", "k90", "k99", "effective",
+        "stable", "orth. loss", "floor", "seconds",
     ];
-    let rows: Vec<_> = results
+    let rows = results
         .iter()
         .map(|result| {
             let mut row = vec![result.name.clone()];
             match &result.summary.last {
-                None => row.extend(vec!["diverged".to_owned(); 8]),
+                None => row.extend(vec!["diverged".to_owned(); 11]),
                 Some(last) => row.extend([
                     format!("{:.4}", last.train_loss),
                     format!("{:.4}", last.test_loss),
                     format!("{:.2}", last.train_accuracy),
                     format!("{:.2}", last.test_accuracy),
                     format!("{:.2}", last.generalization_error()),
+                    last.measures.energy_rank_90.to_string(),
                     last.measures.energy_rank_99.to_string(),
-                    last.measures.effective_rank.map_or("–".into(), |rank| format!("{rank:.1}")),
-                    format!("{:.2}", last.orthogonality.excess),
+                    optional(last.measures.effective_rank),
+                    optional(last.measures.stable_rank),
+                    format!("{:.4e}", last.orthogonality.loss),
+                    format!("{:.0}", last.orthogonality.floor),
                 ]),
             }
             row.push(format!("{:.2}", result.summary.wall_seconds));
             row
         })
         .collect();
-    text_table(&header, &rows, 1)
+    (header, rows)
+}
+
+/// One row a configuration.
+pub fn comparison_cells(rows: &[Row]) -> Cells {
+    let header =
+        vec!["method", "epoch", "train loss", "test loss", "test %", "gap pp"];
+    let cell = |spread: &Spread, digits: usize| {
+        format!("{:.digits$} ± {:.digits$}", spread.mean, spread.deviation)
+    };
+    let rows = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.configuration.to_string(),
+                format!("{:.1}", row.epoch.mean),
+                cell(&row.train_loss, 3),
+                cell(&row.test_loss, 3),
+                cell(&row.test_accuracy, 2),
+                cell(&row.generalization_error, 2),
+            ]
+        })
+        .collect();
+    (header, rows)
+}
+
+/// One row a rank measure and outcome.
+pub fn link_cells(links: &[Link]) -> Cells {
+    let header = vec![
+        "rank measure", "outcome", "Spearman ρ", "95 % interval", "Kendall τ", "95 % interval",
+        "runs", "note",
+    ];
+    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
+    let interval = |interval: &Option<Interval>| match interval {
+        Some(interval) => format!("{:.2} … {:.2}", interval.low, interval.high),
+        None => "–".to_owned(),
+    };
+    let rows = links
+        .iter()
+        .map(|link| {
+            let c = &link.correlation;
+            vec![
+                link.measure.to_owned(),
+                link.outcome.to_owned(),
+                number(c.spearman),
+                interval(&c.spearman_interval),
+                number(c.kendall),
+                interval(&c.kendall_interval),
+                c.observations.to_string(),
+                c.note.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    (header, rows)
+}
+
+/// One row a shape and R: means over seeds.
+pub fn theory_cells(records: &[CellRecord]) -> Cells {
+    let header = vec![
+        "problem", "R", "measured", "tail", "spectral", "corrected", "literal", "defect",
+        "violated",
+    ];
+    let mut groups: Vec<_> =
+        records.iter().map(|r| (r.width, r.target_layers, r.frozen_layers, r.rank)).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let rows = groups
+        .into_iter()
+        .map(|(width, target, frozen, rank)| {
+            let own: Vec<&CellRecord> = records
+                .iter()
+                .filter(|r| (r.width, r.target_layers, r.frozen_layers, r.rank) == (width, target, frozen, rank))
+                .collect();
+            let mean = |value: fn(&CellRecord) -> Option<f64>| {
+                let values: Vec<f64> = own.iter().filter_map(|record| value(record)).collect();
+                if values.is_empty() { "–".to_owned() } else { format!("{:.3e}", Spread::of(values).mean) }
+            };
+            let violated = own.iter().filter(|record| violates_a_proved_bound(record)).count();
+            vec![
+                format!("D={width} ({target},{frozen})"),
+                rank.to_string(),
+                mean(|r| r.measured),
+                mean(|r| r.bound_tail),
+                mean(|r| Some(r.bound_spectral)),
+                mean(|r| Some(r.bound_corrected)),
+                mean(|r| Some(r.bound_literal)),
+                mean(|r| r.defect),
+                format!("{violated}/{}", own.len()),
+            ]
+        })
+        .collect();
+    (header, rows)
+}
+
+/// Whether the measured error exceeds a bound that is proved, beyond its tolerance.
+pub fn violates_a_proved_bound(record: &CellRecord) -> bool {
+    [record.violated_corrected, record.violated_spectral, record.violated_tail].contains(&Some(true))
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.1}"))
 }

@@ -1,6 +1,6 @@
 use anyhow::{Context, Result, bail};
 use rankwise_data::read_text;
-use rankwise_paper::{Recipe, RunResult, run_table, train_all};
+use rankwise_paper::{Recipe, RunResult, run_cells, text_table, train_all};
 use rankwise_training::RunConfig;
 
 use super::Outcome;
@@ -23,7 +23,7 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     if common.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
     } else if !common.quiet {
-        println!("{}", run_table(&results));
+        println!("{}", text_table(&run_cells(&results)));
     }
     Ok(Outcome::Done)
 }

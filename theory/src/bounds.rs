@@ -170,7 +170,9 @@ pub(crate) fn tail(
     for (i, block) in construction.blocks().iter().enumerate() {
         let delta = &block.product - &target.weights()[i];
         bound = bound * norms.spectral[i] + sample.root_mean_square(&z.dot(&delta.t()));
-        z = construction.adapted().forward_layers(block.layers.clone(), z.view());
+        z = construction
+            .adapted()
+            .forward_layers(block.layers.clone(), z.view());
     }
     bound
 }
@@ -186,7 +188,9 @@ fn magnitudes(target: &TargetNorms, s: f64) -> impl Iterator<Item = f64> {
 }
 
 fn beta_corrected(target: &TargetNorms, s: f64) -> f64 {
-    magnitudes(target, s).take(target.bias.len()).fold(0.0, f64::max)
+    magnitudes(target, s)
+        .take(target.bias.len())
+        .fold(0.0, f64::max)
 }
 
 fn beta_as_printed(target: &TargetNorms, s: f64) -> f64 {
@@ -247,7 +251,10 @@ mod tests {
     fn sums_term_by_term() {
         let e = [0.5, 0.25, 1.0];
         // max(2.5, 3.25, 6) = 6
-        assert_eq!(sum_of_equation_8(&primes(), &e), 36.0 * 0.5 + 6.0 * 0.25 + 1.0);
+        assert_eq!(
+            sum_of_equation_8(&primes(), &e),
+            36.0 * 0.5 + 6.0 * 0.25 + 1.0
+        );
         // B: 0.5·17 = 8.5; 8.5·2.25 + 0.25·24 = 25.125; 25.125·4 + 59 = 159.5
         assert_eq!(spectral(&primes(), &e, 17.0), 159.5);
     }

@@ -25,8 +25,18 @@ use serde_json::{Map, Value};
 use crate::{Error, Fnn, Partition, Problem, Sample, SecondMoment};
 
 const KEYS: [&str; 12] = [
-    "id", "D", "L_target", "L_frozen", "target_W", "target_b", "frozen_W", "partition", "R",
-    "Sigma", "x_points", "x_probs",
+    "id",
+    "D",
+    "L_target",
+    "L_frozen",
+    "target_W",
+    "target_b",
+    "frozen_W",
+    "partition",
+    "R",
+    "Sigma",
+    "x_points",
+    "x_probs",
 ];
 
 /// How far the points' own second moment may be from `Sigma`, relative to its trace: both may have
@@ -56,7 +66,10 @@ impl Case {
     /// # Errors
     /// [`Error::File`] if it cannot be read; otherwise as [`Case::parse`].
     pub fn read(path: &Path) -> Result<Vec<Self>, Error> {
-        Self::parse(&rankwise_data::read_text(path)?, &path.display().to_string())
+        Self::parse(
+            &rankwise_data::read_text(path)?,
+            &path.display().to_string(),
+        )
     }
 
     /// Reads one case or a list of cases from JSON; messages call it `file`.
@@ -65,11 +78,16 @@ impl Case {
     /// [`Error::Json`] if it is not JSON, [`Error::Invalid`] with the path inside the file of what
     /// is missing, misshapen or out of range, [`Error::Linalg`] if a decomposition fails.
     pub fn parse(text: &str, file: &str) -> Result<Vec<Self>, Error> {
-        let json = |source| Error::Json { file: file.to_owned(), source };
+        let json = |source| Error::Json {
+            file: file.to_owned(),
+            source,
+        };
         match serde_json::from_str(text).map_err(json)? {
             Value::Array(cases) => {
                 let located = cases.iter().enumerate();
-                located.map(|(i, case)| Self::from_value(case, &format!("{file}: [{i}]"))).collect()
+                located
+                    .map(|(i, case)| Self::from_value(case, &format!("{file}: [{i}]")))
+                    .collect()
             }
             case => Ok(vec![Self::from_value(&case, &format!("{file}: "))?]),
         }
@@ -77,29 +95,40 @@ impl Case {
 
     fn from_value(value: &Value, place: &str) -> Result<Self, Error> {
         let Value::Object(object) = value else {
-            return Err(Error::invalid(place.trim_end_matches([':', ' ']), "an object", kind(value)));
+            return Err(Error::invalid(
+                place.trim_end_matches([':', ' ']),
+                "an object",
+                kind(value),
+            ));
         };
         let root = Object { object, place };
         let width = root.field("D")?.size(1)?;
         let target_layers = root.field("L_target")?.size(1)?;
         let frozen_layers = root.field("L_frozen")?.size(1)?;
         let target = Fnn::new(
-            root.field("target_W")?.each(Some(target_layers), |w| w.matrix(Some(width), width))?,
-            root.field("target_b")?.each(Some(target_layers), |b| b.vector(width))?,
+            root.field("target_W")?
+                .each(Some(target_layers), |w| w.matrix(Some(width), width))?,
+            root.field("target_b")?
+                .each(Some(target_layers), |b| b.vector(width))?,
         )?;
         let frozen = Fnn::without_biases(
-            root.field("frozen_W")?.each(Some(frozen_layers), |w| w.matrix(Some(width), width))?,
+            root.field("frozen_W")?
+                .each(Some(frozen_layers), |w| w.matrix(Some(width), width))?,
         )?;
         let partition = root.field("partition")?;
-        let blocks = partition
-            .each(Some(target_layers), |block| block.each(None, |layer| layer.size(1)))?;
+        let blocks = partition.each(Some(target_layers), |block| {
+            block.each(None, |layer| layer.size(1))
+        })?;
         let blocks = Partition::from_layers(&blocks).map_err(|error| partition.locate(error))?;
         let sigma = root.field("Sigma")?;
         let matrix = sigma.matrix(Some(width), width)?;
         let case = Self {
             id: root.field("id")?.text()?,
-            problem: Problem::new(target, frozen, blocks).map_err(|error| partition.locate(error))?,
-            ranks: root.field("R")?.each(Some(frozen_layers), |rank| rank.size(0))?,
+            problem: Problem::new(target, frozen, blocks)
+                .map_err(|error| partition.locate(error))?,
+            ranks: root
+                .field("R")?
+                .each(Some(frozen_layers), |rank| rank.size(0))?,
             sigma: SecondMoment::new(matrix).map_err(|error| sigma.locate(error))?,
             sample: root.sample(width)?,
             unknown_keys: object
@@ -122,7 +151,7 @@ impl Case {
         let largest = difference.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
         if largest > SIGMA_TOLERANCE * own.trace() {
             let found = format!("entries up to {largest:.1e} away from it");
-            return Err(Error::invalid("Sigma", "the second moment of x_points", found));
+            return Err(Error::invalid("second moment", "that of x_points", found));
         }
         Ok(())
     }
@@ -151,11 +180,15 @@ impl<'a> Object<'a> {
     }
 
     fn sample(&self, width: usize) -> Result<Option<Sample>, Error> {
+        let probabilities = self.optional("x_probs");
         let Some(points) = self.optional("x_points") else {
-            return Ok(None);
+            return match probabilities {
+                None => Ok(None),
+                Some(_) => self.field("x_points").map(|_| None),
+            };
         };
         let rows = points.matrix(None, width)?;
-        let probabilities = self.optional("x_probs").map(|field| field.vector(rows.nrows()));
+        let probabilities = probabilities.map(|field| field.vector(rows.nrows()));
         let sample = Sample::new(rows, probabilities.transpose()?);
         Ok(Some(sample.map_err(|error| points.locate(error))?))
     }
@@ -175,9 +208,15 @@ impl Field<'_> {
     /// Says where an error of a checked type arose.
     fn locate(&self, error: Error) -> Error {
         match error {
-            Error::Invalid { what, expected, found } => {
-                Error::Invalid { what: format!("{}: {what}", self.place), expected, found }
-            }
+            Error::Invalid {
+                what,
+                expected,
+                found,
+            } => Error::Invalid {
+                what: format!("{}: {what}", self.place),
+                expected,
+                found,
+            },
             other => other,
         }
     }
@@ -203,24 +242,36 @@ impl Field<'_> {
         length: Option<usize>,
         read: impl Fn(&Field<'_>) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let list = self.value.as_array().ok_or_else(|| self.invalid("a list"))?;
+        let list = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.invalid("a list"))?;
         if let Some(length) = length.filter(|&length| length != list.len()) {
             return Err(self.invalid(format!("a list of {length}")));
         }
         let fields = list.iter().enumerate();
         fields
-            .map(|(i, value)| read(&Field { value, place: format!("{}[{i}]", self.place) }))
+            .map(|(i, value)| {
+                read(&Field {
+                    value,
+                    place: format!("{}[{i}]", self.place),
+                })
+            })
             .collect()
     }
 
     fn vector(&self, length: usize) -> Result<Array1<f64>, Error> {
-        Ok(Array1::from(self.each(Some(length), Field::number)?))
+        Ok(Array1::from(
+            self.each(Some(length), |entry| entry.number())?,
+        ))
     }
 
     /// A list of rows, of which there are `rows` if that is given.
     fn matrix(&self, rows: Option<usize>, columns: usize) -> Result<Array2<f64>, Error> {
-        let rows = self.each(rows, |row| row.each(Some(columns), Field::number))?;
-        Ok(Array2::from_shape_fn((rows.len(), columns), |(i, j)| rows[i][j]))
+        let rows = self.each(rows, |row| row.each(Some(columns), |entry| entry.number()))?;
+        Ok(Array2::from_shape_fn((rows.len(), columns), |(i, j)| {
+            rows[i][j]
+        }))
     }
 }
 

@@ -53,7 +53,10 @@ pub struct Adapter {
 
 impl Adapter {
     fn empty(width: usize) -> Self {
-        Self { b: Array2::zeros((width, 0)), a: Array2::zeros((0, width)) }
+        Self {
+            b: Array2::zeros((width, 0)),
+            a: Array2::zeros((0, width)),
+        }
     }
 
     /// ΔW, D × D.
@@ -107,7 +110,10 @@ impl Construction {
 
     /// The largest relative defect of a block.
     pub fn defect(&self) -> f64 {
-        self.blocks.iter().map(|block| block.defect).fold(0.0, f64::max)
+        self.blocks
+            .iter()
+            .map(|block| block.defect)
+            .fold(0.0, f64::max)
     }
 
     pub(crate) fn new(
@@ -127,7 +133,10 @@ impl Construction {
             let own_ranks = &ranks[layers.clone()];
             let (x, y) = gap.best_factors(own_ranks.iter().sum());
             let ideal = &gap.frozen_product() + &x.dot(&y.t());
-            let split = Split { frozen: &frozen.weights()[layers.clone()], first: layers.start };
+            let split = Split {
+                frozen: &frozen.weights()[layers.clone()],
+                first: layers.start,
+            };
             let (own_adapters, own_weights) = split.small_first(own_ranks, x, y)?;
             let own_biases = lifting_biases(&own_weights, &target.biases()[i], &inputs);
             let product = product(&own_weights, width);
@@ -201,7 +210,10 @@ impl Split<'_> {
             let kept = x.ncols() - share;
             let (u_large, u_small) = u.view().split_at(Axis(1), kept);
             let (v_large, v_small) = v.view().split_at(Axis(1), kept);
-            let adapter = Adapter { b: u_small.to_owned(), a: v_small.t().to_owned() };
+            let adapter = Adapter {
+                b: u_small.to_owned(),
+                a: v_small.t().to_owned(),
+            };
             x = after.dot(&u_large);
             y = before.t().dot(&v_large);
             adapted.push(w + &adapter.delta());
@@ -235,7 +247,11 @@ impl Split<'_> {
                 worst = (l, own);
             }
         }
-        Err(Error::Singular { layer: self.first + offset + worst.0 + 1, condition, limit })
+        Err(Error::Singular {
+            layer: self.first + offset + worst.0 + 1,
+            condition,
+            limit,
+        })
     }
 }
 
@@ -243,7 +259,11 @@ impl Split<'_> {
 fn condition(matrix: ArrayView2<'_, f64>) -> Result<f64, Error> {
     let sigma = singular_values(matrix)?;
     let smallest = sigma[sigma.len() - 1];
-    Ok(if smallest > 0.0 { sigma[0] / smallest } else { f64::INFINITY })
+    Ok(if smallest > 0.0 {
+        sigma[0] / smallest
+    } else {
+        f64::INFINITY
+    })
 }
 
 fn relative(difference: Array2<f64>, reference: &Array2<f64>) -> f64 {

@@ -62,7 +62,11 @@ impl Counterexample {
             Partition::uniform(1, 1)?,
         )?;
         let sample = Sample::new(Array2::eye(width) * d.sqrt(), None)?;
-        Ok(Self { problem, sample, gap })
+        Ok(Self {
+            problem,
+            sample,
+            gap,
+        })
     }
 
     /// The least ratio of any adapters' error to Eq. 8 as printed: D^{1/4}(1 − (R+1)/D).
@@ -81,9 +85,15 @@ mod tests {
     fn the_printed_bound_fails_and_the_proved_ones_hold() {
         for (width, least) in [(6, 1.04), (16, 1.75), (256, 3.97)] {
             assert!((Counterexample::ratio(width, 1) - least).abs() < 0.005);
-            let Counterexample { problem, sample, gap } = Counterexample::new(width).expect("valid");
+            let Counterexample {
+                problem,
+                sample,
+                gap,
+            } = Counterexample::new(width).expect("valid");
             let sigma = sample.second_moment().expect("finite");
-            let result = problem.verify(&[1], &sample, &sigma, Lift::Sample).expect("finite");
+            let result = problem
+                .verify(&[1], &sample, &sigma, Lift::Sample)
+                .expect("finite");
             let right_side = (width as f64).powf(0.25) * gap;
             assert!((result.bounds.literal / right_side - 1.0).abs() < 1e-9);
             let Outcome::Measured(measured) = result.outcome else {
@@ -92,7 +102,10 @@ mod tests {
             assert!(measured.error / right_side >= Counterexample::ratio(width, 1));
             let violated = measured.violated;
             assert!(violated.literal, "{width}");
-            assert!(!violated.corrected && !violated.spectral && !violated.tail, "{violated:?}");
+            assert!(
+                !violated.corrected && !violated.spectral && !violated.tail,
+                "{violated:?}"
+            );
         }
     }
 
@@ -102,7 +115,11 @@ mod tests {
         use ndarray_rand::rand_distr::StandardNormal;
         use rand::{Rng, SeedableRng};
         let width = 8;
-        let Counterexample { problem, sample, gap } = Counterexample::new(width).expect("valid");
+        let Counterexample {
+            problem,
+            sample,
+            gap,
+        } = Counterexample::new(width).expect("valid");
         let literal = (width as f64).powf(0.25) * gap;
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
         for _ in 0..200 {

@@ -63,7 +63,12 @@ impl Discrepancy {
         let scale = frobenius(target) + frobenius(frozen_product.view());
         let rounding = (layers * svd.s.len()) as f64 * f64::EPSILON * scale;
         let rank = svd.s.iter().filter(|&&sigma| sigma > rounding).count();
-        Ok(Self { matrix, frozen_product, svd, rank })
+        Ok(Self {
+            matrix,
+            frozen_product,
+            svd,
+            rank,
+        })
     }
 
     /// E, D × D.

@@ -70,8 +70,9 @@ impl Family {
             Self::Gaussian | Self::LowRank { .. } => {}
         }
         let entry = 1.0 / (width as f64).sqrt();
-        let frozen: Vec<_> =
-            (0..partition.frozen_layers()).map(|_| self.weight(width, rng)).collect();
+        let frozen: Vec<_> = (0..partition.frozen_layers())
+            .map(|_| self.weight(width, rng))
+            .collect();
         let mut target = Vec::with_capacity(partition.target_layers());
         let mut biases = Vec::with_capacity(partition.target_layers());
         for layers in partition.blocks() {
@@ -162,7 +163,12 @@ mod tests {
     #[test]
     fn weights_keep_norms_and_biases_have_their_scale() {
         let problem = draw(Family::Gaussian);
-        for w in problem.target().weights().iter().chain(problem.frozen().weights()) {
+        for w in problem
+            .target()
+            .weights()
+            .iter()
+            .chain(problem.frozen().weights())
+        {
             let mean_square = w.iter().map(|value| value * value).sum::<f64>() / 64.0;
             // A chi-square mean of 4096 terms: 0.14 is over six standard deviations.
             assert!((mean_square - 1.0).abs() < 0.14, "{mean_square}");
@@ -176,7 +182,10 @@ mod tests {
     fn low_rank_discrepancies_have_their_rank() {
         for rank in [0, 1, 5, 64] {
             let ranks = draw(Family::LowRank { rank });
-            assert!(ranks.discrepancies().iter().all(|gap| gap.rank() == rank), "{rank}");
+            assert!(
+                ranks.discrepancies().iter().all(|gap| gap.rank() == rank),
+                "{rank}"
+            );
         }
         assert_eq!(draw(Family::Gaussian).discrepancies()[0].rank(), 64);
     }
@@ -190,13 +199,31 @@ mod tests {
 
     #[test]
     fn unknown_families_and_impossible_ranks_are_refused() {
-        for text in ["uniform", "low-rank", "low-rank:-1", "near-identity:x", "gaussian:1"] {
+        for text in [
+            "uniform",
+            "low-rank",
+            "low-rank:-1",
+            "near-identity:x",
+            "gaussian:1",
+        ] {
             assert!(text.parse::<Family>().is_err(), "{text}");
         }
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let partition = || Partition::uniform(1, 1).expect("valid");
-        assert!(Family::LowRank { rank: 5 }.draw(4, partition(), 0.0, &mut rng).is_err());
-        assert!(Family::Gaussian.draw(4, partition(), -1.0, &mut rng).is_err());
-        assert!(Family::Gaussian.draw(0, partition(), 0.0, &mut rng).is_err());
+        assert!(
+            Family::LowRank { rank: 5 }
+                .draw(4, partition(), 0.0, &mut rng)
+                .is_err()
+        );
+        assert!(
+            Family::Gaussian
+                .draw(4, partition(), -1.0, &mut rng)
+                .is_err()
+        );
+        assert!(
+            Family::Gaussian
+                .draw(0, partition(), 0.0, &mut rng)
+                .is_err()
+        );
     }
 }

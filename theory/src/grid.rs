@@ -44,7 +44,10 @@ impl Default for Grid {
 impl Grid {
     /// How many records the grid gives.
     pub fn records(&self) -> usize {
-        let ranks = self.ranks.as_ref().map_or(self.width.saturating_add(1), Vec::len);
+        let ranks = self
+            .ranks
+            .as_ref()
+            .map_or(self.width.saturating_add(1), Vec::len);
         let cells = self.depths.len() * self.families.len() * self.seeds.len();
         cells.saturating_mul(ranks)
     }
@@ -98,7 +101,14 @@ impl Cell {
     /// [`Error::Invalid`] if the cell's numbers describe no networks or no sample,
     /// [`Error::Linalg`] if a decomposition fails.
     pub fn draw(&self) -> Result<Trial, Error> {
-        let Self { width, target_layers, frozen_layers, family, seed, .. } = *self;
+        let Self {
+            width,
+            target_layers,
+            frozen_layers,
+            family,
+            seed,
+            ..
+        } = *self;
         let partition = Partition::uniform(frozen_layers, target_layers)?;
         let place = format!("{family}/{width}/{target_layers}/{frozen_layers}");
         let mut networks = stream(seed, &format!("verify/networks/{place}"), 0);
@@ -139,7 +149,9 @@ impl Trial {
     /// As [`Problem::verify`].
     pub fn verify(&self, rank: usize) -> Result<CellRecord, Error> {
         let ranks = vec![rank; self.cell.frozen_layers];
-        let result = self.problem.verify(&ranks, &self.sample, &self.sigma, self.cell.lift)?;
+        let result = self
+            .problem
+            .verify(&ranks, &self.sample, &self.sigma, self.cell.lift)?;
         Ok(CellRecord::new(&self.cell, rank, result))
     }
 }
@@ -157,14 +169,17 @@ pub fn verify_cell(cell: &Cell, rank: usize) -> Result<CellRecord, Error> {
 ///
 /// # Errors
 /// The first cell's error in that order, as [`verify_cell`].
-pub fn verify_grid(
-    grid: &Grid,
-    progress: impl Fn(usize) + Sync,
-) -> Result<Vec<CellRecord>, Error> {
-    let ranks = grid.ranks.clone().unwrap_or_else(|| (0..=grid.width).collect());
+pub fn verify_grid(grid: &Grid, progress: impl Fn(usize) + Sync) -> Result<Vec<CellRecord>, Error> {
+    let ranks = grid
+        .ranks
+        .clone()
+        .unwrap_or_else(|| (0..=grid.width).collect());
     let verify = |cell: &Cell| -> Result<Vec<CellRecord>, Error> {
         let trial = cell.draw()?;
-        let records: Vec<_> = ranks.iter().map(|&rank| trial.verify(rank)).collect::<Result<_, _>>()?;
+        let records: Vec<_> = ranks
+            .iter()
+            .map(|&rank| trial.verify(rank))
+            .collect::<Result<_, _>>()?;
         progress(records.len());
         Ok(records)
     };

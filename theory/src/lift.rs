@@ -40,7 +40,9 @@ impl Lift {
     pub fn domain(self, sample: &Sample) -> Domain<'_> {
         match self {
             Self::Sample => Domain::Sample(sample),
-            Self::Ball => Domain::Ball { radius: sample.radius() },
+            Self::Ball => Domain::Ball {
+                radius: sample.radius(),
+            },
         }
     }
 }
@@ -60,9 +62,11 @@ pub enum Domain<'a> {
 impl Domain<'_> {
     pub(crate) fn check(&self, width: usize) -> Result<(), Error> {
         match *self {
-            Self::Sample(sample) if sample.width() != width => {
-                Err(Error::invalid("width of the sample", width.to_string(), sample.width()))
-            }
+            Self::Sample(sample) if sample.width() != width => Err(Error::invalid(
+                "width of the sample",
+                width.to_string(),
+                sample.width(),
+            )),
             Self::Ball { radius } if !(radius.is_finite() && radius >= 0.0) => {
                 Err(Error::invalid("radius", "a finite number from 0", radius))
             }
@@ -88,12 +92,17 @@ impl Inputs {
     /// The least offset that keeps Q z + c non-negative for all these z.
     fn offset(&self, q: &Array2<f64>) -> Array1<f64> {
         match self {
-            Self::Points(points) => points
-                .dot(&q.t())
-                .fold_axis(Axis(0), 0.0, |deficit: &f64, &value| deficit.max(-value)),
+            Self::Points(points) => {
+                points
+                    .dot(&q.t())
+                    .fold_axis(Axis(0), 0.0, |deficit: &f64, &value| deficit.max(-value))
+            }
             Self::Ball(radius) => {
                 let reach = |row: ArrayView1<'_, f64>| radius * row.dot(&row).sqrt();
-                q.rows().into_iter().map(|row| reach(row) * (1.0 + MARGIN)).collect()
+                q.rows()
+                    .into_iter()
+                    .map(|row| reach(row) * (1.0 + MARGIN))
+                    .collect()
             }
         }
     }
@@ -112,7 +121,11 @@ pub(crate) fn lifting_biases(
     for (l, w) in (1..).zip(adapted) {
         q = w.dot(&q);
         let carried = w.dot(&offset);
-        offset = if l < adapted.len() { inputs.offset(&q) } else { target_bias.clone() };
+        offset = if l < adapted.len() {
+            inputs.offset(&q)
+        } else {
+            target_bias.clone()
+        };
         biases.push(&offset - &carried);
     }
     biases
@@ -136,14 +149,20 @@ mod tests {
             let biases = lifting_biases(&weights, &bias, &Inputs::of(domain));
             let net = Fnn::new(weights.clone(), biases).expect("well formed");
             let outputs = net.forward(sample.points()).expect("two columns");
-            assert!((&outputs - &expected).iter().all(|gap| gap.abs() < 1e-14), "{outputs}");
+            assert!(
+                (&outputs - &expected).iter().all(|gap| gap.abs() < 1e-14),
+                "{outputs}"
+            );
         }
     }
 
     #[test]
     fn the_sample_offset_is_the_largest_deficit() {
         let points = array![[1.0, -2.0], [-3.0, 0.5]];
-        assert_eq!(Inputs::Points(points).offset(&Array2::eye(2)), array![3.0, 2.0]);
+        assert_eq!(
+            Inputs::Points(points).offset(&Array2::eye(2)),
+            array![3.0, 2.0]
+        );
         let ball = Inputs::Ball(2.0).offset(&array![[3.0, 4.0], [0.0, 0.0]]);
         assert!((ball[0] - 10.0).abs() < 2e-8 && ball[1] == 0.0, "{ball}");
     }

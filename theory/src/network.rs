@@ -66,7 +66,11 @@ impl Fnn {
                 return Err(Error::invalid(what, format!("{width} entries"), b.len()));
             }
             if let Some(value) = w.iter().chain(b).find(|value| !value.is_finite()) {
-                return Err(Error::invalid(format!("layer {layer}"), "finite numbers", value));
+                return Err(Error::invalid(
+                    format!("layer {layer}"),
+                    "finite numbers",
+                    value,
+                ));
             }
         }
         Ok(Self { weights, biases })
@@ -147,7 +151,10 @@ mod tests {
     #[test]
     fn two_layers_by_hand() {
         let net = Fnn::new(
-            vec![array![[1.0, -1.0], [0.0, 2.0]], array![[1.0, 1.0], [1.0, -1.0]]],
+            vec![
+                array![[1.0, -1.0], [0.0, 2.0]],
+                array![[1.0, 1.0], [1.0, -1.0]],
+            ],
             vec![array![0.5, -1.0], array![0.0, -3.0]],
         )
         .expect("well formed");
@@ -158,18 +165,37 @@ mod tests {
 
     #[test]
     fn the_first_layer_stands_rightmost() {
-        let (first, second) = (array![[0.0, 1.0], [0.0, 0.0]], array![[1.0, 0.0], [0.0, 0.0]]);
-        assert_eq!(product(&[first.clone(), second.clone()], 2), second.dot(&first));
-        assert_ne!(product(&[first.clone(), second.clone()], 2), first.dot(&second));
+        let (first, second) = (
+            array![[0.0, 1.0], [0.0, 0.0]],
+            array![[1.0, 0.0], [0.0, 0.0]],
+        );
+        assert_eq!(
+            product(&[first.clone(), second.clone()], 2),
+            second.dot(&first)
+        );
+        assert_ne!(
+            product(&[first.clone(), second.clone()], 2),
+            first.dot(&second)
+        );
     }
 
     #[test]
     fn malformed_networks_are_named() {
         let eye = Array2::<f64>::eye(2);
-        let message = |weights, biases| Fnn::new(weights, biases).expect_err("malformed").to_string();
-        assert_eq!(message(vec![], vec![]), "network: expected at least one layer, found none");
+        let message = |weights, biases| {
+            Fnn::new(weights, biases)
+                .expect_err("malformed")
+                .to_string()
+        };
         assert_eq!(
-            message(vec![eye.clone(), Array2::eye(3)], vec![Array1::zeros(2), Array1::zeros(2)]),
+            message(vec![], vec![]),
+            "network: expected at least one layer, found none"
+        );
+        assert_eq!(
+            message(
+                vec![eye.clone(), Array2::eye(3)],
+                vec![Array1::zeros(2), Array1::zeros(2)]
+            ),
             "weight of layer 2: expected 2 x 2, found 3 x 3"
         );
         assert_eq!(

@@ -68,7 +68,7 @@ impl Partition {
         for (expected, &found) in (1..).zip(blocks.iter().flatten()) {
             if found != expected {
                 return Err(Error::invalid(
-                    "partition",
+                    "order of layers",
                     format!("layer {expected} next, as layers are consecutive from 1"),
                     found,
                 ));
@@ -100,14 +100,22 @@ mod tests {
 
     #[test]
     fn uneven_blocks_from_layers() {
-        let partition = Partition::from_layers(&[vec![1], vec![2, 3, 4], vec![5, 6]]).expect("valid");
+        let partition =
+            Partition::from_layers(&[vec![1], vec![2, 3, 4], vec![5, 6]]).expect("valid");
         assert_eq!(partition.blocks(), [0..1, 1..4, 4..6]);
-        assert_eq!((partition.frozen_layers(), partition.target_layers()), (6, 3));
+        assert_eq!(
+            (partition.frozen_layers(), partition.target_layers()),
+            (6, 3)
+        );
     }
 
     #[test]
     fn gaps_repeats_and_empty_blocks_are_refused() {
-        for blocks in [vec![vec![1, 3]], vec![vec![1], vec![1, 2]], vec![vec![2], vec![1]]] {
+        for blocks in [
+            vec![vec![1, 3]],
+            vec![vec![1], vec![1, 2]],
+            vec![vec![2], vec![1]],
+        ] {
             let error = Partition::from_layers(&blocks).expect_err("not consecutive");
             assert!(error.to_string().contains("consecutive"), "{error}");
         }

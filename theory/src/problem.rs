@@ -38,16 +38,34 @@ impl Problem {
             true => Ok(()),
             false => Err(Error::invalid(what, expected.to_string(), found)),
         };
-        expect("width of the frozen network", target.width(), frozen.width())?;
-        expect("blocks of the partition", target.depth(), partition.target_layers())?;
-        expect("layers of the partition", frozen.depth(), partition.frozen_layers())?;
+        expect(
+            "width of the frozen network",
+            target.width(),
+            frozen.width(),
+        )?;
+        expect(
+            "blocks of the partition",
+            target.depth(),
+            partition.target_layers(),
+        )?;
+        expect(
+            "layers of the partition",
+            frozen.depth(),
+            partition.frozen_layers(),
+        )?;
         let norms = TargetNorms::new(&target)?;
         let mut discrepancies = Vec::with_capacity(target.depth());
         for (layers, w) in partition.blocks().iter().zip(target.weights()) {
             let p = product(&frozen.weights()[layers.clone()], target.width());
             discrepancies.push(Discrepancy::new(w.view(), p, layers.len())?);
         }
-        Ok(Self { target, frozen, partition, norms, discrepancies })
+        Ok(Self {
+            target,
+            frozen,
+            partition,
+            norms,
+            discrepancies,
+        })
     }
 
     /// f̄.
@@ -91,13 +109,20 @@ impl Problem {
     /// As [`Problem::layer_errors`].
     pub fn is_exact(&self, ranks: &[usize]) -> Result<bool, Error> {
         let budgets = self.budgets(ranks)?;
-        Ok(self.discrepancies.iter().zip(budgets).all(|(gap, budget)| budget >= gap.rank()))
+        Ok(self
+            .discrepancies
+            .iter()
+            .zip(budgets)
+            .all(|(gap, budget)| budget >= gap.rank()))
     }
 
     /// The smallest rank that is exact when every layer has it: max_i ⌈rank E_i / |P_i|⌉.
     pub fn exact_uniform_rank(&self) -> usize {
         let blocks = self.discrepancies.iter().zip(self.partition.blocks());
-        blocks.map(|(gap, layers)| gap.rank().div_ceil(layers.len())).max().unwrap_or(0)
+        blocks
+            .map(|(gap, layers)| gap.rank().div_ceil(layers.len()))
+            .max()
+            .unwrap_or(0)
     }
 
     /// The four bounds that need no adapters.
@@ -127,6 +152,11 @@ impl Problem {
         // A rank beyond D buys nothing, and a huge one must not overflow the sum.
         let width = self.target.width();
         let budget = |ranks: &[usize]| ranks.iter().map(|&rank| rank.min(width)).sum();
-        Ok(self.partition.blocks().iter().map(|layers| budget(&ranks[layers.clone()])).collect())
+        Ok(self
+            .partition
+            .blocks()
+            .iter()
+            .map(|layers| budget(&ranks[layers.clone()]))
+            .collect())
     }
 }

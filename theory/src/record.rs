@@ -98,7 +98,11 @@ impl CellRecord {
             violated_corrected: measured.map(|m| m.violated.corrected),
             violated_spectral: measured.map(|m| m.violated.spectral),
             violated_tail: measured.map(|m| m.violated.tail),
-            stop: if measured.is_some() { Stop::Measured } else { Stop::Singular },
+            stop: if measured.is_some() {
+                Stop::Measured
+            } else {
+                Stop::Singular
+            },
             singular_layer: singular.map(|(layer, _)| layer),
             condition: singular.map(|(_, condition)| condition),
         }

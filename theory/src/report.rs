@@ -120,7 +120,10 @@ impl Case {
         }
         match &self.sample {
             Some(sample) => {
-                match problem.verify(ranks, sample, &self.sigma, Lift::Sample)?.outcome {
+                match problem
+                    .verify(ranks, sample, &self.sigma, Lift::Sample)?
+                    .outcome
+                {
                     Outcome::Measured(measurement) => {
                         report.bound_tail = Some(measurement.tail);
                         report.defect = Some(measurement.defects);
@@ -128,8 +131,10 @@ impl Case {
                         report.violated = Some(measurement.violated);
                     }
                     Outcome::Singular { layer, condition } => {
-                        report.construction =
-                            Some(SingularFactor { singular_layer: layer, condition });
+                        report.construction = Some(SingularFactor {
+                            singular_layer: layer,
+                            condition,
+                        });
                     }
                 }
             }
@@ -140,7 +145,9 @@ impl Case {
 
     /// Without points: defects, and the tail bound where it needs no activations.
     fn construct_only(&self, report: &mut CaseReport) -> Result<(), Error> {
-        let domain = Domain::Ball { radius: self.sigma.trace().sqrt() };
+        let domain = Domain::Ball {
+            radius: self.sigma.trace().sqrt(),
+        };
         match self.problem.construct(&self.ranks, domain) {
             Ok(construction) => {
                 let blocks = construction.blocks();
@@ -150,8 +157,13 @@ impl Case {
                     report.bound_tail = Some(frobenius(delta.dot(&self.sigma.root()).view()));
                 }
             }
-            Err(Error::Singular { layer, condition, .. }) => {
-                report.construction = Some(SingularFactor { singular_layer: layer, condition });
+            Err(Error::Singular {
+                layer, condition, ..
+            }) => {
+                report.construction = Some(SingularFactor {
+                    singular_layer: layer,
+                    condition,
+                });
             }
             Err(error) => return Err(error),
         }

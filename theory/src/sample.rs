@@ -43,20 +43,34 @@ impl Sample {
         }
         let Some(probabilities) = probabilities else {
             let probabilities = Array1::from_elem(n, 1.0 / n as f64);
-            return Ok(Self { points, probabilities });
+            return Ok(Self {
+                points,
+                probabilities,
+            });
         };
         if probabilities.len() != n {
             let expected = format!("one for each of {n} points");
-            return Err(Error::invalid("probabilities", expected, probabilities.len()));
+            return Err(Error::invalid(
+                "probabilities",
+                expected,
+                probabilities.len(),
+            ));
         }
         if let Some(value) = probabilities.iter().find(|value| !(**value >= 0.0)) {
-            return Err(Error::invalid("probabilities", "numbers from 0 to 1", value));
+            return Err(Error::invalid(
+                "probabilities",
+                "numbers from 0 to 1",
+                value,
+            ));
         }
         let total = probabilities.sum();
         if (total - 1.0).abs() > PROBABILITY_TOLERANCE {
             return Err(Error::invalid("sum of the probabilities", "1", total));
         }
-        Ok(Self { points, probabilities })
+        Ok(Self {
+            points,
+            probabilities,
+        })
     }
 
     /// `count` independent draws from N(0, I), equally likely.
@@ -64,7 +78,10 @@ impl Sample {
     /// # Errors
     /// [`Error::Invalid`] if `count` or `width` is zero.
     pub fn gaussian(count: usize, width: usize, rng: &mut impl Rng) -> Result<Self, Error> {
-        Self::new(Array2::random_using((count, width), StandardNormal, rng), None)
+        Self::new(
+            Array2::random_using((count, width), StandardNormal, rng),
+            None,
+        )
     }
 
     /// The points, n × D.
@@ -93,7 +110,10 @@ impl Sample {
 
     /// E‖x‖₂ over rows that stand for this sample's points.
     pub(crate) fn mean_norm(&self, rows: &Array2<f64>) -> f64 {
-        row_norms(rows).zip(&self.probabilities).map(|(norm, p)| p * norm).sum()
+        row_norms(rows)
+            .zip(&self.probabilities)
+            .map(|(norm, p)| p * norm)
+            .sum()
     }
 
     /// √E‖x‖₂² over rows that stand for this sample's points.
@@ -137,7 +157,9 @@ impl SecondMoment {
         let spectrum = svd(matrix.view())?;
         let trace = matrix.diag().sum();
         let tolerance = MOMENT_TOLERANCE * trace.abs();
-        let asymmetry = (&matrix - &matrix.t()).iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+        let asymmetry = (&matrix - &matrix.t())
+            .iter()
+            .fold(0.0, |a: f64, b| a.max(b.abs()));
         if asymmetry > tolerance {
             let found = format!("entries that differ by {asymmetry:.1e} from their mirror images");
             return Err(Error::invalid(what, "a symmetric matrix", found));
@@ -150,7 +172,10 @@ impl SecondMoment {
             return Err(Error::invalid(what, "no negative eigenvalue", found));
         }
         let scales: Array1<f64> = spectrum.s.iter().map(|s| s.sqrt()).collect();
-        Ok(Self { matrix, root: spectrum.u * scales })
+        Ok(Self {
+            matrix,
+            root: spectrum.u * scales,
+        })
     }
 
     /// Σ itself.

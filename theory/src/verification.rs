@@ -100,7 +100,9 @@ impl Problem {
         let bounds = self.bounds(ranks, sigma)?;
         let outcome = match self.measure(ranks, sample, sigma, &bounds, lift) {
             Ok(measurement) => Outcome::Measured(measurement),
-            Err(Error::Singular { layer, condition, .. }) => Outcome::Singular { layer, condition },
+            Err(Error::Singular {
+                layer, condition, ..
+            }) => Outcome::Singular { layer, condition },
             Err(error) => return Err(error),
         };
         Ok(Verification {
@@ -133,7 +135,11 @@ impl Problem {
         Ok(Measurement {
             error,
             rounding,
-            defects: construction.blocks().iter().map(|block| block.defect).collect(),
+            defects: construction
+                .blocks()
+                .iter()
+                .map(|block| block.defect)
+                .collect(),
             achieved,
             tail,
             violated: Violations {

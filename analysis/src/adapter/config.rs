@@ -59,7 +59,10 @@ impl AdapterConfig {
             let expected = format!("at most {LONGEST_CONFIG} bytes");
             return Err(Error::format(path, "file", expected, format!("{size}")));
         }
-        serde_json::from_str(&rankwise_data::read_text(path)?)
+        let text = rankwise_data::read_text(path)?;
+        // By way of a map: a list would pass for a structure.
+        serde_json::from_str::<Map<String, Value>>(&text)
+            .and_then(|fields| serde_json::from_value(Value::Object(fields)))
             .map(Some)
             .map_err(|error| {
                 Error::format(

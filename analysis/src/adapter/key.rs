@@ -4,7 +4,7 @@
 //! leaves out of files (`default`).
 
 /// Names of adapter families that are not audited: what their keys contain, first match first.
-const FAMILIES: [(&str, &str); 36] = [
+const FAMILIES: [(&str, &str); 37] = [
     (".lokr_w", "LoKr"),
     (".lokr_t", "LoKr"),
     (".hada_", "LoHa"),
@@ -41,6 +41,7 @@ const FAMILIES: [(&str, &str); 36] = [
     ("prompt_embeddings", "prompt tuning"),
     ("token_adapter", "trainable tokens"),
     ("trainable_tokens", "trainable tokens"),
+    (".alpha", "separate alpha"),
 ];
 
 /// Which of a LoRA pair's two shapes a part belongs to: an embedding keeps its factors transposed.

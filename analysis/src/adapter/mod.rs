@@ -15,6 +15,7 @@ mod container;
 mod key;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::Path;
 
 use ndarray::Array2;
@@ -170,7 +171,10 @@ fn contents(container: &Container, config: Option<&AdapterConfig>) -> Contents {
                     variants.entry(module).or_insert(what);
                 }
             },
-            Key::Foreign(family) => foreign.entry(family).or_insert((0, name)).0 += 1,
+            Key::Foreign(family) => {
+                let family = family_beside(name, tensors).unwrap_or(family);
+                foreign.entry(family).or_insert((0, name)).0 += 1;
+            }
             Key::Full => refused.push((name.clone(), TRAINED_WHOLE.to_owned())),
         }
     }
@@ -215,6 +219,18 @@ fn contents(container: &Container, config: Option<&AdapterConfig>) -> Contents {
         modules,
         findings,
         refused,
+    }
+}
+
+/// Of an α that belongs to another family's factors: that family. `alpha` is before all their names.
+fn family_beside(name: &str, tensors: &BTreeMap<String, TensorInfo>) -> Option<&'static str> {
+    let module = name.strip_suffix("alpha")?;
+    let (next, _) = tensors
+        .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+        .next()?;
+    match Key::parse(next) {
+        Key::Foreign(family) if next.starts_with(module) => Some(family),
+        _ => None,
     }
 }
 

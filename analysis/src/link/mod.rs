@@ -35,7 +35,7 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     };
     let (xy, xx, yy) = (product(&x, &y), product(&x, &x), product(&y, &y));
     // Ranks are multiples of ½: these sums are exact, and zero only for a constant.
-    (xx > 0.0 && yy > 0.0).then(|| (xy / (xx.sqrt() * yy.sqrt())).clamp(-1.0, 1.0))
+    (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
 }
 
 /// Kendall's τ_b of paired values.
@@ -59,8 +59,7 @@ pub fn kendall_tau_b(x: &[f64], y: &[f64]) -> Option<f64> {
             only_y += dy * dy;
         }
     }
-    (only_x > 0 && only_y > 0)
-        .then(|| both as f64 / ((only_x as f64).sqrt() * (only_y as f64).sqrt()))
+    (only_x > 0 && only_y > 0).then(|| both as f64 / (only_x as f64 * only_y as f64).sqrt())
 }
 
 fn order(x: f64, y: f64) -> i64 {

@@ -1,0 +1,239 @@
+//! What cannot be audited is refused by name and with a reason, and no file makes the audit panic.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use rankwise_analysis::{AuditOptions, audit};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+use support::{A, B, Tensors, audited, bytes, folder, pair, tensor};
+
+/// The reason for the only refusal, where nothing was audited.
+fn refusal(tensors: &Tensors, config: Value) -> String {
+    let folder = folder(tensors, Some(config));
+    let audit = audited(folder.path());
+    assert_eq!(
+        (audit.adapters.len(), audit.refused.len()),
+        (0, 1),
+        "{:?}",
+        audit.refused
+    );
+    audit.refused[0].reason.clone()
+}
+
+#[test]
+fn what_cannot_be_audited_is_refused_by_name() {
+    let alpha = || json!({ "lora_alpha": 2 });
+    let with = |name, shape: &[usize]| {
+        let mut tensors = pair();
+        tensors.extend(tensor(name, shape, &vec![1.0; shape.iter().product()]));
+        tensors
+    };
+    let magnitude = with("base_model.model.q.lora_magnitude_vector", &[2]);
+    assert!(refusal(&magnitude, alpha()).starts_with("DoRA"));
+    assert!(refusal(&pair(), json!({ "lora_alpha": 2, "use_dora": true })).starts_with("DoRA"));
+    let variant = with("base_model.model.q.lora_diag", &[2]);
+    assert!(refusal(&variant, alpha()).starts_with("lora_diag"));
+    let adalora = tensor("base_model.model.q.lora_A", &[1, 2], &[1.0; 2]);
+    assert!(refusal(&adalora, alpha()).starts_with("AdaLoRA"));
+    assert!(refusal(&pair(), json!({ "peft_type": "LOHA" })).starts_with("peft_type LOHA"));
+    assert!(refusal(&tensor(A, &[1, 2], &[1.0; 2]), alpha()).contains("without factor B"));
+    assert!(refusal(&tensor(B, &[2, 1], &[1.0; 2]), alpha()).contains("without factor A"));
+    let expression = json!({ "lora_alpha": 2, "alpha_pattern": { "q|k": 3 } });
+    assert!(refusal(&pair(), expression).contains("regular expression"));
+    let text = json!({ "lora_alpha": 2, "alpha_pattern": { "q": "3" } });
+    assert!(refusal(&pair(), text).contains("expected a number"));
+    let experts = json!({ "lora_alpha": 2, "target_parameters": ["q.gate"] });
+    assert!(refusal(&pair(), experts).contains("experts"));
+    assert!(refusal(&Vec::new(), alpha()).contains("no tensors"));
+
+    let mut unequal = tensor(A, &[2, 3], &[1.0; 6]);
+    unequal.extend(tensor(B, &[2, 3], &[1.0; 6]));
+    assert!(refusal(&unequal, alpha()).contains("found [2, 3] and [2, 3]"));
+    // Two groups: B's second dimension is R/2.
+    let mut groups = tensor(A, &[4, 1, 1, 1], &[1.0; 4]);
+    groups.extend(tensor(B, &[2, 2, 1, 1], &[1.0; 4]));
+    assert!(refusal(&groups, alpha()).contains("found [4, 1, 1, 1]"));
+    let integers = vec![
+        (A, Dtype::I8, vec![1, 2], vec![1; 2]),
+        (B, Dtype::I8, vec![1, 1], vec![1]),
+    ];
+    assert!(refusal(&integers, alpha()).contains("found I8 and I8"));
+
+    let second = with("base_model.model.q.lora_A.other.weight", &[1, 3]);
+    let folder = folder(&second, Some(alpha()));
+    let audit = audited(folder.path());
+    assert_eq!(
+        (audit.adapters.len(), audit.refused[0].name.as_str()),
+        (1, "q (other)")
+    );
+}
+
+/// A file called `name` in a folder of its own; its refusal's reason.
+fn file_refusal(name: &str, content: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), content).unwrap();
+    let audit = audited(folder.path());
+    assert_eq!(
+        (audit.adapters.len(), audit.refused.len()),
+        (0, 1),
+        "{:?}",
+        audit.refused
+    );
+    audit.refused[0].reason.clone()
+}
+
+#[test]
+fn files_of_other_kinds_are_refused() {
+    let name = "adapter_model.safetensors";
+    for (content, reason) in [
+        (&b""[..], "an empty file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+            "a git-lfs pointer",
+        ),
+        (b"PK\x03\x04 and so on", "a zip archive"),
+        (b"\x80\x02}q\x00.", "a pickle"),
+        (b"\x01\x02\x03", "found 3 bytes"),
+        (
+            &u64::MAX.to_le_bytes(),
+            "header length: expected at most 0 bytes",
+        ),
+        (b"\x02\0\0\0\0\0\0\0[]", "expected an object of tensors"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no adapter"),
+    ] {
+        let found = file_refusal(name, content);
+        assert!(found.contains(reason), "{found}, expected {reason}");
+    }
+    assert!(file_refusal("model.bin", b"PK\x03\x04").contains("zip archive"));
+    let weights = bytes(&tensor("layer.weight", &[1], &[1.0]));
+    assert!(file_refusal("model.safetensors", &weights).contains("no tensor is part of one"));
+    assert!(file_refusal("adapter_config.json", b"{}").contains("open failed"));
+    assert!(file_refusal("notes.txt", b"").contains("no weight file"));
+    assert!(audit(Path::new("/nowhere/at/all"), &AuditOptions::default()).is_err());
+}
+
+/// A file with this header and so many bytes of data.
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.resize(file.len() + data, 0);
+    file
+}
+
+#[test]
+fn headers_that_lie_are_refused_with_the_tensor_named() {
+    let entry = |shape: &str, offsets: &str| {
+        format!(r#""x.lora_A.weight":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}"#)
+    };
+    let one = |shape, offsets| format!("{{{}}}", entry(shape, offsets));
+    let twice = format!("{{{},{}}}", entry("[1]", "[0,4]"), entry("[1]", "[4,8]"));
+    let named = |json: String| json.replace("x.lora_A", "y.lora_A");
+    let overlap = format!(
+        "{{{},{}}}",
+        entry("[2]", "[0,8]"),
+        named(entry("[1]", "[4,8]"))
+    );
+    for (header, data, reason) in [
+        (
+            one("[2]", "[0,4]"),
+            4,
+            "expected the bytes of F32 [2], found 4 bytes",
+        ),
+        (
+            one("[1]", "[0,4]"),
+            3,
+            "inside the 3 bytes of data, found 0..4",
+        ),
+        (one("[1]", "[4,0]"), 4, "found 4..0"),
+        (
+            one("[1]", "[4,8]"),
+            8,
+            "begin of tensor x.lora_A.weight: expected byte 0",
+        ),
+        (one("[1]", "[0,4]"), 9, "data: expected 4 bytes"),
+        (one("[1,-1]", "[0,4]"), 4, "x.lora_A.weight: invalid value"),
+        (
+            one("[4294967296,4294967296]", "[0,0]"),
+            0,
+            "expected the bytes of F32",
+        ),
+        (
+            one("[0,4294967296,4294967296]", "[0,0]"),
+            0,
+            "expected the bytes of F32",
+        ),
+        (
+            one("[1]", "[0,18446744073709551615]"),
+            4,
+            "found 0..18446744073709551615",
+        ),
+        (
+            one("[1]", "[0,4]").replace("F32", "F31"),
+            4,
+            "x.lora_A.weight: unknown variant",
+        ),
+        (twice, 8, "expected one tensor of this name, found two"),
+        (overlap, 8, "begin of tensor y.lora_A.weight"),
+        ("{".repeat(1000), 0, "header: expected JSON"),
+    ] {
+        let found = file_refusal("adapter_model.safetensors", &with_header(&header, data));
+        assert!(
+            found.contains(reason),
+            "{header}: {found}, expected {reason}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_of_another_form_is_refused() {
+    for text in [
+        "",
+        "[]",
+        "{\"lora_alpha\": \"2\"}",
+        "{\"lora_alpha\": 1e999}",
+        "\u{0}",
+    ] {
+        let folder = folder(&pair(), None);
+        fs::write(folder.path().join("adapter_config.json"), text).unwrap();
+        let audit = audited(folder.path());
+        assert_eq!(
+            (audit.adapters.len(), audit.refused.len()),
+            (0, 1),
+            "{text}"
+        );
+        assert!(
+            audit.refused[0].reason.contains("adapter_config.json"),
+            "{text}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Any damage gives an audit or a refusal, not a panic.
+    #[test]
+    fn damaged_files_are_audited_or_refused(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        length in any::<prop::sample::Index>(),
+        is_cut in any::<bool>(),
+    ) {
+        let mut file = bytes(&pair());
+        for (place, byte) in changes {
+            let place = place.index(file.len());
+            file[place] = byte;
+        }
+        if is_cut {
+            file.truncate(length.index(file.len()));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter_model.safetensors");
+        fs::write(&path, file).unwrap();
+        let audit = audited(&path);
+        prop_assert!(!audit.adapters.is_empty() || !audit.refused.is_empty());
+    }
+}

@@ -1,0 +1,201 @@
+//! The project's figures as pure functions of records.
+
+use anyhow::Result;
+use rankwise_figures::{
+    Color, Curve, Figure, Group, Inset, Marker, PALETTE, Panel, Scale, Scatter, Stroke, grid,
+    scatter_grid,
+};
+use rankwise_theory::CellRecord;
+use rankwise_training::MethodName;
+
+use crate::records::{Configuration, Run, Spread, by_configuration};
+
+/// The paper's Figure 1: test loss (with the last epochs enlarged), test accuracy, train accuracy
+/// and generalisation error against the epoch; seed mean, and a band of one standard deviation.
+///
+/// # Errors
+/// If a run lacks a column, or there is nothing to draw.
+pub fn figure1(runs: &[Run]) -> Result<Figure> {
+    let panels = [
+        ("Test Loss", "test_loss"),
+        ("Test Accuracy", "test_accuracy"),
+        ("Train Accuracy", "train_accuracy"),
+        ("Generalization Error", "generalization_error"),
+    ]
+    .into_iter()
+    .map(|(name, column)| {
+        let curves = by_configuration(runs)
+            .into_iter()
+            .map(|(configuration, same)| curve(runs, configuration, &same, column))
+            .collect::<Result<Vec<_>>>()?;
+        let last = curves.iter().filter_map(|curve| curve.x.last()).fold(0.0, |a, b| b.max(a));
+        let inset = (column == "test_loss" && last > 10.0)
+            .then_some(Inset { from: last - 5.0, to: last });
+        Ok(Panel {
+            title: format!("{name} v.s. Epoch"),
+            x_label: "Epoch".to_owned(),
+            y_label: name.to_owned(),
+            curves,
+            inset,
+            ..Panel::default()
+        })
+    })
+    .collect::<Result<Vec<_>>>()?;
+    Ok(grid(&panels, 2)?)
+}
+
+/// Effective rank and 99 % energy rank of ΔW against generalisation error and test accuracy, one
+/// point a run.
+///
+/// # Errors
+/// If a run lacks a column, or there is nothing to draw.
+pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
+    let measures = [
+        ("Effective rank of ΔW", "effective_rank"),
+        ("99 % energy rank of ΔW", "energy_rank_99"),
+    ];
+    let outcomes = [
+        ("Generalization Error (pp)", "generalization_error"),
+        ("Test Accuracy (%)", "test_accuracy"),
+    ];
+    let mut charts = Vec::new();
+    for (y_label, outcome) in outcomes {
+        for (x_label, measure) in measures {
+            let mut groups = Vec::new();
+            for method in MethodName::ALL {
+                let own = runs.iter().filter(|run| run.configuration.method == method);
+                let points = own
+                    .map(|run| Ok((run.last(measure)?, run.last(outcome)?)))
+                    .collect::<Result<Vec<_>>>()?;
+                if !points.is_empty() {
+                    let (color, marker) = method_style(method);
+                    groups.push(Group { label: method.to_string(), color, marker, points });
+                }
+            }
+            charts.push(Scatter {
+                title: format!("{y_label} v.s. {x_label}"),
+                x_label: x_label.to_owned(),
+                y_label: y_label.to_owned(),
+                groups,
+                ..Scatter::default()
+            });
+        }
+    }
+    Ok(scatter_grid(&charts, 2)?)
+}
+
+/// Measured error and both bounds of Theorem 3.1 against R, one chart a shape; mean over seeds,
+/// the band from the least to the greatest.
+///
+/// # Errors
+/// If there is nothing to draw.
+pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
+    let mut depths: Vec<_> = records.iter().map(|r| (r.target_layers, r.frozen_layers)).collect();
+    depths.sort_unstable();
+    depths.dedup();
+    let panels: Vec<Panel> = depths
+        .into_iter()
+        .map(|(target_layers, frozen_layers)| {
+            let own: Vec<&CellRecord> = records
+                .iter()
+                .filter(|r| (r.target_layers, r.frozen_layers) == (target_layers, frozen_layers))
+                .collect();
+            let width = own.first().map_or(0, |record| record.width);
+            let quantity = |label: &str, index: usize, stroke, marker, value: Quantity| {
+                theory_curve(&own, label, PALETTE[index], stroke, marker, value)
+            };
+            Panel {
+                title: format!("D = {width}, target depth {target_layers}, frozen depth {frozen_layers}"),
+                x_label: "Rank R of every adapter".to_owned(),
+                y_label: "Mean error".to_owned(),
+                y_scale: Scale::log(),
+                curves: vec![
+                    quantity("Literal bound (Eq. 8)", 1, Stroke::Dotted, Marker::Square, |r| {
+                        Some(r.bound_literal)
+                    }),
+                    quantity("Corrected bound", 2, Stroke::Dashed, Marker::Triangle, |r| {
+                        Some(r.bound_corrected)
+                    }),
+                    quantity("Measured error", 0, Stroke::Solid, Marker::Circle, |r| r.measured),
+                ],
+                ..Panel::default()
+            }
+        })
+        .collect();
+    Ok(grid(&panels, 2)?)
+}
+
+type Quantity = fn(&CellRecord) -> Option<f64>;
+
+fn theory_curve(
+    records: &[&CellRecord],
+    label: &str,
+    color: Color,
+    stroke: Stroke,
+    marker: Marker,
+    value: Quantity,
+) -> Curve {
+    let mut ranks: Vec<usize> = records.iter().map(|record| record.rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    let mut curve = Curve {
+        label: label.to_owned(),
+        color,
+        stroke,
+        marker: Some(marker),
+        x: Vec::new(),
+        mean: Vec::new(),
+        low: Vec::new(),
+        high: Vec::new(),
+    };
+    for rank in ranks {
+        let own = records.iter().filter(|record| record.rank == rank);
+        let values: Vec<f64> = own.filter_map(|record| value(record)).collect();
+        curve.x.push(rank as f64);
+        curve.mean.push(Spread::of(values.iter().copied()).mean);
+        curve.low.push(values.iter().copied().fold(f64::NAN, f64::min));
+        curve.high.push(values.iter().copied().fold(f64::NAN, f64::max));
+    }
+    curve
+}
+
+fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str) -> Result<Curve> {
+    let series = own.iter().map(|run| run.series(column)).collect::<Result<Vec<_>>>()?;
+    let epochs = series.iter().map(Vec::len).min().unwrap_or(0);
+    let spreads: Vec<Spread> = (0..epochs)
+        .map(|epoch| Spread::of(series.iter().map(|values| values[epoch])))
+        .collect();
+    let (color, marker) = method_style(configuration.method);
+    Ok(Curve {
+        label: configuration.to_string(),
+        color,
+        stroke: rank_stroke(runs, configuration.rank),
+        marker: Some(marker),
+        x: (1..=epochs).map(|epoch| epoch as f64).collect(),
+        mean: spreads.iter().map(|spread| spread.mean).collect(),
+        low: spreads.iter().map(|spread| spread.mean - spread.deviation).collect(),
+        high: spreads.iter().map(|spread| spread.mean + spread.deviation).collect(),
+    })
+}
+
+/// One colour and marker a method.
+fn method_style(method: MethodName) -> (Color, Marker) {
+    match method {
+        MethodName::Lora => (PALETTE[0], Marker::Circle),
+        MethodName::RLora => (PALETTE[1], Marker::Square),
+        MethodName::GmLora => (PALETTE[2], Marker::Triangle),
+        MethodName::RmLora => (PALETTE[3], Marker::Diamond),
+        MethodName::Full => (PALETTE[4], Marker::Cross),
+    }
+}
+
+/// One line style an R, by its place among the runs' ranks.
+fn rank_stroke(runs: &[Run], rank: Option<usize>) -> Stroke {
+    let mut ranks: Vec<_> = runs.iter().filter_map(|run| run.configuration.rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    match rank.and_then(|rank| ranks.iter().position(|&other| other == rank)) {
+        None => Stroke::Solid,
+        Some(place) => [Stroke::Dotted, Stroke::Dashed, Stroke::Solid, Stroke::DashDot][place % 4],
+    }
+}
