@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rankwise_training::{DeviceName, MethodName};
 
@@ -46,6 +46,22 @@ pub enum Command {
         rankwise train --config my.toml --set method.lambda=3e-4 --out runs\n  \
         rankwise train --method rm-lora --rank 16 --dump-config > my.toml")]
     Train(TrainOptions),
+    /// Go through everything once: theorem, training, ranks, figures, report.
+    #[command(after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
+        folder are not trained again; a killed reproduction goes on where it was.")]
+    Reproduce(ReproduceOptions),
+    /// Check the theorem's bounds on random networks; exit code 1 if a proved one is violated.
+    #[command(after_help = "Example:\n  rankwise verify --width 16 --draws 5 --out theory")]
+    Verify(VerifyOptions),
+    /// Measure the rank of every update in trained adapters.
+    #[command(after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json")]
+    Audit(AuditOptions),
+    /// Draw a figure from recorded runs.
+    #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]
+    Figure(FigureOptions),
+    /// Print a table of recorded runs.
+    #[command(after_help = "Example:\n  rankwise table equal-loss --runs out/runs")]
+    Table(TableOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -104,6 +120,68 @@ pub struct TrainOptions {
     /// Print the resolved configurations and train nothing.
     #[arg(long)]
     pub dump_config: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReproduceOptions {
+    /// The small reproduction, on embedded data: about half a minute.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyOptions {
+    /// D, the width of the networks.
+    #[arg(long, default_value_t = 16, value_name = "D")]
+    pub width: usize,
+    /// Random problems of every shape.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub draws: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditOptions {
+    /// Adapter folders or files.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct FigureOptions {
+    /// Which figure.
+    pub name: FigureName,
+    /// The folder of the runs' folders.
+    #[arg(long, value_name = "DIR")]
+    pub runs: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FigureName {
+    /// Loss, accuracies and generalisation error against the epoch.
+    Figure1,
+    /// Rank against generalisation error and test accuracy.
+    RankGeneralization,
+}
+
+#[derive(Debug, Args)]
+pub struct TableOptions {
+    /// Which table.
+    pub name: TableName,
+    /// The folder of the runs' folders.
+    #[arg(long, value_name = "DIR")]
+    pub runs: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TableName {
+    /// The end of every run.
+    Runs,
+    /// Methods at the end of training.
+    End,
+    /// Methods at equal training loss.
+    EqualLoss,
+    /// Rank measures against outcomes.
+    Link,
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

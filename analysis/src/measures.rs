@@ -13,8 +13,11 @@
 //! | `nuclear_ratio` | (Σσ)²/Σλ | |
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Error;
 
 /// The threshold τ above which a singular value counts for the numerical rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,6 +81,34 @@ impl fmt::Display for TauRule {
             Self::Precision(epsilon) => write!(f, "max(m,n)*eps({})*sigma_1", epsilon.name()),
             Self::Relative(share) => write!(f, "{share:e}*sigma_1"),
             Self::Absolute(tau) => write!(f, "{tau:e}"),
+        }
+    }
+}
+
+/// Reads what [`Display`](fmt::Display) writes: `1e-3*sigma_1` is a share of σ₁, a number alone an
+/// absolute threshold.
+impl FromStr for TauRule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let all = [Epsilon::F64, Epsilon::F32, Epsilon::F16, Epsilon::Bf16];
+        let mut precisions = all.into_iter().map(Self::Precision);
+        if let Some(rule) = precisions.find(|rule| rule.to_string() == text) {
+            return Ok(rule);
+        }
+        let (number, rule): (&str, fn(f64) -> Self) = match text.strip_suffix("*sigma_1") {
+            Some(share) => (share, Self::Relative),
+            None => (text, Self::Absolute),
+        };
+        match number.parse() {
+            Ok(value) if (0.0..f64::INFINITY).contains(&value) => Ok(rule(value)),
+            _ => Err(Error::Mismatch {
+                what: "threshold tau",
+                expected: "a number that is not negative, NUMBER*sigma_1 or \
+                           max(m,n)*eps(TYPE)*sigma_1 with f64, f32, f16 or bf16"
+                    .to_owned(),
+                found: format!("{text:?}"),
+            }),
         }
     }
 }
@@ -284,6 +315,16 @@ mod tests {
         assert_eq!(rank(TauRule::Relative(0.5)), 1);
         assert_eq!(rank(TauRule::Absolute(1e-7)), 3);
         assert_eq!(RULE.to_string(), "max(m,n)*eps(f32)*sigma_1");
+        for rule in [RULE, TauRule::Relative(1e-3), TauRule::Absolute(0.25)] {
+            assert_eq!(rule.to_string().parse::<TauRule>().unwrap(), rule);
+        }
+        for text in ["", "-1", "nan", "inf*sigma_1", "max(m,n)*eps(f8)*sigma_1"] {
+            let error = text.parse::<TauRule>().unwrap_err().to_string();
+            assert!(
+                error.starts_with("threshold tau: expected a number"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
+mod audit;
 mod features;
+mod reproduce;
+mod show;
 mod train;
+mod verify;
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -21,6 +25,11 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     match &arguments.command {
         Command::Features(options) => features::run(options, common),
+        Command::Reproduce(options) => reproduce::run(options, common),
+        Command::Verify(options) => verify::run(options, common),
+        Command::Audit(options) => audit::run(options, common),
+        Command::Figure(options) => show::figure(options, common),
+        Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),
         Command::Completions { shell } => {
             let mut command = Arguments::command();

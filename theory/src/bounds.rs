@@ -1,4 +1,4 @@
-//! Five bounds on E‖f(x) − f̄(x)‖₂, side by side: one as printed, one repaired, three proved.
+//! Five bounds on E‖f(x) − f̄(x)‖₂, side by side: one as printed, one half repaired, three proved.
 //!
 //! # Claim
 //! For every input with E[x xᵀ] = Σ there are adapters with rank ΔW_l ≤ R_l, and biases, such that
@@ -20,7 +20,7 @@
 //! - **literal**: β = max_{1≤i≤L̄} [ s Π_{j≤i} F_j + Σ_{j≤i} (Π_{k=j+1}^{i−1} F_k) ‖b̄_j‖ ] ∨ s with
 //!   s = √‖Σ‖_F, as printed. *False*, in two ways: E‖x‖ ≤ √tr Σ is what Jensen gives, and ‖Σ‖_F may
 //!   be √D times smaller than tr Σ; and pushing a bias b̄_j through layers j+1..i multiplies it by
-//!   F_{j+1} … F_i, not F_{j+1} … F_{i−1}. See [`counterexample`](crate::counterexample).
+//!   F_{j+1} … F_i, not F_{j+1} … F_{i−1}. See [`Counterexample`](crate::Counterexample).
 //! - **trace**: the literal β with s = √tr Σ. Proved for L̄ ≤ 2 only; short by less than a factor 2
 //!   beyond.
 //! - **corrected** (proved): s = √tr Σ and

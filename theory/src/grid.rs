@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CellRecord, Error, Family, Lift, Partition, Problem, Sample, SecondMoment};
 
+/// The most numbers that one network or sample of a cell may hold: 1 GiB. A mistyped size is told
+/// rather than allocated.
+const MAX_NUMBERS: usize = 1 << 27;
+
 /// A grid of random problems: every shape with every family and seed, at every uniform rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -109,6 +113,20 @@ impl Cell {
             seed,
             ..
         } = *self;
+        let numbers = |rows: usize, times: usize| {
+            let numbers = rows.checked_mul(width)?.checked_mul(times)?;
+            (numbers <= MAX_NUMBERS).then_some(numbers)
+        };
+        if numbers(width, frozen_layers).is_none() || numbers(self.samples, 1).is_none() {
+            return Err(Error::invalid(
+                "size of a cell",
+                format!("at most {MAX_NUMBERS} numbers in a network or sample"),
+                format!(
+                    "{frozen_layers} layers of width {width} and {} samples",
+                    self.samples
+                ),
+            ));
+        }
         let partition = Partition::uniform(frozen_layers, target_layers)?;
         let place = format!("{family}/{width}/{target_layers}/{frozen_layers}");
         let mut networks = stream(seed, &format!("verify/networks/{place}"), 0);
@@ -170,16 +188,15 @@ pub fn verify_cell(cell: &Cell, rank: usize) -> Result<CellRecord, Error> {
 /// # Errors
 /// The first cell's error in that order, as [`verify_cell`].
 pub fn verify_grid(grid: &Grid, progress: impl Fn(usize) + Sync) -> Result<Vec<CellRecord>, Error> {
-    let ranks = grid
-        .ranks
-        .clone()
-        .unwrap_or_else(|| (0..=grid.width).collect());
     let verify = |cell: &Cell| -> Result<Vec<CellRecord>, Error> {
         let trial = cell.draw()?;
-        let records: Vec<_> = ranks
-            .iter()
-            .map(|&rank| trial.verify(rank))
-            .collect::<Result<_, _>>()?;
+        let records: Vec<_> = match &grid.ranks {
+            Some(ranks) => ranks
+                .iter()
+                .map(|&rank| trial.verify(rank))
+                .collect::<Result<_, _>>(),
+            None => (0..=grid.width).map(|rank| trial.verify(rank)).collect(),
+        }?;
         progress(records.len());
         Ok(records)
     };

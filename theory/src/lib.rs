@@ -40,14 +40,14 @@
 //!
 //! Source: “Enhancing Parameter Efficiency and Generalization in Large Models: A Regularized and
 //! Masked Low-Rank Adaptation Approach” (RM-LoRA), Theorem 3.1 and Eq. 8, after Zeng & Lee, “The
-//! Expressive Power of Low-Rank Adaptation”, ICLR 2024, Theorem 6. Departures: Eq. 8 is false as printed ([`counterexample`]) and
+//! Expressive Power of Low-Rank Adaptation”, ICLR 2024, Theorem 6. Departures: Eq. 8 is false as printed ([`Counterexample`]) and
 //! three bounds that hold stand beside it; adapters are split over a block's layers in a stable
 //! order; biases are fitted to the inputs at hand.
 
 mod bounds;
 mod case;
 mod construction;
-pub mod counterexample;
+mod counterexample;
 mod discrepancy;
 mod error;
 mod family;

@@ -56,7 +56,10 @@ impl Sample {
                 probabilities.len(),
             ));
         }
-        if let Some(value) = probabilities.iter().find(|value| !(**value >= 0.0)) {
+        if let Some(value) = probabilities
+            .iter()
+            .find(|value| value.is_nan() || **value < 0.0)
+        {
             return Err(Error::invalid(
                 "probabilities",
                 "numbers from 0 to 1",

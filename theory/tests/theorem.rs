@@ -288,5 +288,17 @@ fn what_fits_no_network_is_refused() {
     );
     assert!(grid(|grid| grid.samples = 0).starts_with("sample: "));
     assert!(grid(|grid| grid.bias_scale = f64::NAN).starts_with("bias scale: "));
+    for huge in [1 << 20, usize::MAX] {
+        let mut grid = Grid {
+            width: huge,
+            ..Grid::default()
+        };
+        let error = verify_grid(&grid, |_| {}).expect_err("too large");
+        assert!(error.to_string().starts_with("size of a cell: "), "{error}");
+        (grid.width, grid.samples) = (4, huge << 8);
+        grid.depths = vec![(huge, huge)];
+        let error = verify_grid(&grid, |_| {}).expect_err("too large");
+        assert!(error.to_string().starts_with("size of a cell: "), "{error}");
+    }
     assert!(grid(|grid| grid.width = 0).starts_with("sample: "));
 }

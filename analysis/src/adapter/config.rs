@@ -118,6 +118,18 @@ impl AdapterConfig {
             .then_some(name)
     }
 
+    /// A variant of LoRA by which the update is not s B A, if one is switched on.
+    pub fn variant(&self) -> Option<&'static str> {
+        let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+        [
+            (self.use_dora == Some(true), "DoRA"),
+            (self.use_qalora == Some(true), "QALoRA"),
+            (self.use_bdlora.as_ref().is_some_and(is_set), "BD-LoRA"),
+        ]
+        .into_iter()
+        .find_map(|(is_on, name)| is_on.then_some(name))
+    }
+
     /// Whether a module's factors stand for the several matrices of a parameter (experts).
     pub fn targets_parameter_of(&self, module: &str) -> bool {
         let module = module.trim_end_matches(".base_layer");

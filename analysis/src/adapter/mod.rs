@@ -13,19 +13,21 @@
 mod config;
 mod container;
 mod key;
+mod module;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
 
 use ndarray::Array2;
-use safetensors::Dtype;
 
-use crate::audit::{Finding, FindingKind, Kind, natural_order};
-use crate::{Epsilon, Error};
+use crate::Error;
+use crate::audit::{Finding, FindingKind, natural_order};
 use config::AdapterConfig;
 use container::{Container, TensorInfo};
 use key::{Key, Layout, Part};
+pub(crate) use module::Module;
+use module::{Pair, variant_reason};
 
 const TRAINED_WHOLE: &str =
     "trained as a whole (modules_to_save): the update needs the base weight";
@@ -46,40 +48,6 @@ pub(crate) struct Contents {
     pub findings: Vec<Finding>,
     /// Names of what cannot be audited, and why.
     pub refused: Vec<(String, String)>,
-}
-
-/// The factors of one module's update, and what the configuration says of them.
-#[derive(Debug)]
-pub(crate) struct Module {
-    pub name: String,
-    pub kind: Kind,
-    /// R.
-    pub rank: usize,
-    /// α/R or α/√R; `None` if α is not known.
-    pub scale: Option<f64>,
-    /// Of the coarser of the two factors' types.
-    pub epsilon: Epsilon,
-    a: String,
-    b: String,
-    /// Rows of B, and the product of A's dimensions after the first.
-    outer: (usize, usize),
-}
-
-impl Module {
-    /// Rows and columns of ΔW as the base model keeps that weight.
-    pub fn shape(&self) -> (usize, usize) {
-        match self.kind {
-            Kind::Linear | Kind::Conv2d => self.outer,
-            Kind::Conv1d | Kind::Embedding => (self.outer.1, self.outer.0),
-        }
-    }
-}
-
-/// The names of a module's factors.
-#[derive(Debug, Default, Clone, Copy)]
-struct Pair<'a> {
-    a: Option<&'a str>,
-    b: Option<&'a str>,
 }
 
 impl Adapter {
@@ -186,7 +154,7 @@ fn contents(container: &Container, config: Option<&AdapterConfig>) -> Contents {
         } else if let Some(what) = variants.get(name) {
             Err(variant_reason(what))
         } else {
-            module(name, layout, pair, tensors, config)
+            Module::new(name, layout, pair, tensors, config)
         };
         let described = || adapter.map_or(name.to_owned(), |adapter| format!("{name} ({adapter})"));
         match module {
@@ -232,91 +200,6 @@ fn family_beside(name: &str, tensors: &BTreeMap<String, TensorInfo>) -> Option<&
         Key::Foreign(family) if next.starts_with(module) => Some(family),
         _ => None,
     }
-}
-
-/// A module's factors, their shapes checked against each other.
-fn module(
-    name: &str,
-    layout: Layout,
-    pair: Pair<'_>,
-    tensors: &BTreeMap<String, TensorInfo>,
-    config: Option<&AdapterConfig>,
-) -> Result<Module, String> {
-    let (a, b) = match (pair.a, pair.b) {
-        (Some(a), Some(b)) => (a, b),
-        (Some(_), None) => return Err("factor A without factor B".to_owned()),
-        _ => return Err("factor B without factor A".to_owned()),
-    };
-    let (first, second) = (&tensors[a], &tensors[b]);
-    let (kind, rank, outer) = match (layout, first.shape.as_slice(), second.shape.as_slice()) {
-        (Layout::Embedding, &[rank, n], &[m, r]) if r == rank => (Kind::Embedding, rank, (m, n)),
-        (Layout::Layer, &[rank, n], &[m, r]) if r == rank => {
-            let transposed = config.and_then(|c| c.fan_in_fan_out) == Some(true);
-            (
-                if transposed {
-                    Kind::Conv1d
-                } else {
-                    Kind::Linear
-                },
-                rank,
-                (m, n),
-            )
-        }
-        // The header's byte count bounds this product.
-        (Layout::Layer, &[rank, n, height, width], &[m, r, 1, 1]) if r == rank => {
-            (Kind::Conv2d, rank, (m, n * height * width))
-        }
-        (_, a, b) => {
-            return Err(format!(
-                "expected factors R x in and out x R, or R x in x h x w and out x R x 1 x 1, found \
-                 {a:?} and {b:?}"
-            ));
-        }
-    };
-    let epsilon = match (epsilon(first.dtype), epsilon(second.dtype)) {
-        (Some(a), Some(b)) if a.value() > b.value() => a,
-        (Some(_), Some(b)) => b,
-        _ => {
-            let (a, b) = (first.dtype, second.dtype);
-            return Err(format!(
-                "expected factors in F64, F32, F16 or BF16, found {a:?} and {b:?}"
-            ));
-        }
-    };
-    let mut scale = None;
-    if let Some(config) = config {
-        for (is_set, what) in [
-            (config.use_dora == Some(true), "DoRA"),
-            (config.use_qalora == Some(true), "QALoRA"),
-            (config.use_bdlora.is_some(), "BD-LoRA"),
-        ] {
-            if is_set {
-                return Err(variant_reason(what));
-            }
-        }
-        if config.targets_parameter_of(name) {
-            return Err("factors of several experts in one (target_parameters)".to_owned());
-        }
-        let divisor = match config.use_rslora {
-            Some(true) => (rank as f64).sqrt(),
-            _ => rank as f64,
-        };
-        scale = config
-            .alpha(name)?
-            .filter(|_| rank > 0)
-            .map(|alpha| alpha / divisor);
-    }
-    let (a, b) = (a.to_owned(), b.to_owned());
-    Ok(Module {
-        name: name.to_owned(),
-        kind,
-        rank,
-        scale,
-        epsilon,
-        a,
-        b,
-        outer,
-    })
 }
 
 /// What the configuration gives rise to.
@@ -369,21 +252,4 @@ fn findings(config: Option<&AdapterConfig>, modules: &[Module]) -> Vec<Finding> 
         }
     }
     findings
-}
-
-fn variant_reason(what: &str) -> String {
-    match what {
-        "DoRA" => "DoRA: the update needs the base weight".to_owned(),
-        other => format!("{other}: a LoRA variant that is not audited"),
-    }
-}
-
-fn epsilon(dtype: Dtype) -> Option<Epsilon> {
-    match dtype {
-        Dtype::F64 => Some(Epsilon::F64),
-        Dtype::F32 => Some(Epsilon::F32),
-        Dtype::F16 => Some(Epsilon::F16),
-        Dtype::BF16 => Some(Epsilon::Bf16),
-        _ => None,
-    }
 }

@@ -65,9 +65,9 @@ pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
     let mut passed_over = Vec::new();
     for (candidate, result) in results {
         match result {
-            Ok(Some((adapter, refused))) => {
-                audit.adapters.extend(adapter);
-                audit.refused.extend(refused);
+            Ok(Some(one)) => {
+                audit.adapters.extend(one.adapters);
+                audit.refused.extend(one.refused);
             }
             Ok(None) => {
                 let refused = whole(&candidate.file, "no adapter: no tensor is part of one");
@@ -94,12 +94,8 @@ pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
     Ok(audit)
 }
 
-/// One file: the audit of its modules, if it has any, and what was refused; `None` if it is no
-/// adapter.
-fn examined(
-    candidate: &Candidate,
-    options: &AuditOptions,
-) -> Result<Option<(Option<AdapterAudit>, Vec<Refused>)>, Error> {
+/// The audit of one file; `None` if it is no adapter.
+fn examined(candidate: &Candidate, options: &AuditOptions) -> Result<Option<Audit>, Error> {
     let Some(adapter) = Adapter::open(&candidate.file)? else {
         return Ok(None);
     };
@@ -130,18 +126,18 @@ fn examined(
             Err(error) => refused.push(refusal(&module.name, error.to_string())),
         }
     }
-    if modules.is_empty() {
-        return Ok(Some((None, refused)));
+    let mut adapters = Vec::new();
+    if !modules.is_empty() {
+        adapters.push(AdapterAudit {
+            path: candidate.path.display().to_string(),
+            format: "peft",
+            base_model: adapter.base_model.clone(),
+            summary: Summary::new(&modules),
+            modules,
+            findings,
+        });
     }
-    let audit = AdapterAudit {
-        path: candidate.path.display().to_string(),
-        format: "peft",
-        base_model: adapter.base_model.clone(),
-        summary: Summary::new(&modules),
-        modules,
-        findings,
-    };
-    Ok(Some((Some(audit), refused)))
+    Ok(Some(Audit { adapters, refused }))
 }
 
 fn measured(
