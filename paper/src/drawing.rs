@@ -31,8 +31,13 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
         let last = curves.iter().filter_map(|curve| curve.x.last()).fold(0.0, |a, b| b.max(a));
         let inset = (column == "test_loss" && last > 10.0)
             .then_some(Inset { from: last - 5.0, to: last });
+        let y_range = match column {
+            "generalization_error" => None,
+            _ => settled_range(&curves),
+        };
         Ok(Panel {
             title: format!("{name} v.s. Epoch"),
+            y_range,
             x_label: "Epoch".to_owned(),
             y_label: name.to_owned(),
             curves,
@@ -55,11 +60,11 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
         ("99 % energy rank of ΔW", "energy_rank_99"),
     ];
     let outcomes = [
-        ("Generalization Error (pp)", "generalization_error"),
-        ("Test Accuracy (%)", "test_accuracy"),
+        ("Generalization Error", "Generalization Error (pp)", "generalization_error"),
+        ("Test Accuracy", "Test Accuracy (%)", "test_accuracy"),
     ];
     let mut charts = Vec::new();
-    for (y_label, outcome) in outcomes {
+    for (title, y_label, outcome) in outcomes {
         for (x_label, measure) in measures {
             let mut groups = Vec::new();
             for method in MethodName::ALL {
@@ -73,7 +78,7 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
                 }
             }
             charts.push(Scatter {
-                title: format!("{y_label} v.s. {x_label}"),
+                title: format!("{title} v.s. {}", x_label.trim_end_matches(" of ΔW")),
                 x_label: x_label.to_owned(),
                 y_label: y_label.to_owned(),
                 groups,
@@ -123,6 +128,20 @@ pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
         })
         .collect();
     Ok(grid(&panels, 2)?)
+}
+
+/// The range of the curves from the fifth epoch on, a little widened: the first epochs would
+/// otherwise press all the rest together, as the paper's own axes avoid. `None` for short runs.
+fn settled_range(curves: &[Curve]) -> Option<(f64, f64)> {
+    const SETTLED: usize = 4;
+    let values = curves.iter().filter(|curve| curve.x.len() > 3 * SETTLED).flat_map(|curve| {
+        curve.low[SETTLED..].iter().chain(&curve.high[SETTLED..]).copied()
+    });
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    let margin = 0.03 * (high - low);
+    (margin.is_finite() && margin > 0.0).then_some((low - margin, high + margin))
 }
 
 type Quantity = fn(&CellRecord) -> Option<f64>;
