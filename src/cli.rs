@@ -38,23 +38,31 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Turn labelled texts into sentence features with a BERT checkpoint.
-    #[command(after_help = "Example:\n  rankwise features --model all-MiniLM-L6-v2 --data train.csv \
-        --test test.csv --per-class 40 --out banking77.safetensors")]
+    #[command(
+        after_help = "Example:\n  rankwise features --model all-MiniLM-L6-v2 --data train.csv \
+        --test test.csv --per-class 40 --out banking77.safetensors"
+    )]
     Features(FeaturesOptions),
     /// Train adapters of a classification head: one run for every method, rank and seed.
-    #[command(after_help = "Examples:\n  rankwise train --method lora,rm-lora --rank 16,32 --seeds 0,1,2 --out runs\n  \
+    #[command(
+        after_help = "Examples:\n  rankwise train --method lora,rm-lora --rank 16,32 --seeds 0,1,2 --out runs\n  \
         rankwise train --config my.toml --set method.lambda=3e-4 --out runs\n  \
-        rankwise train --method rm-lora --rank 16 --dump-config > my.toml")]
+        rankwise train --method rm-lora --rank 16 --dump-config > my.toml"
+    )]
     Train(TrainOptions),
     /// Go through everything once: theorem, training, ranks, figures, report.
-    #[command(after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
-        folder are not trained again; a killed reproduction goes on where it was.")]
+    #[command(
+        after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
+        folder are not trained again; a killed reproduction goes on where it was."
+    )]
     Reproduce(ReproduceOptions),
     /// Check the theorem's bounds on random networks; exit code 1 if a proved one is violated.
     #[command(after_help = "Example:\n  rankwise verify --width 16 --draws 5 --out theory")]
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters.
-    #[command(after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json")]
+    #[command(
+        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json"
+    )]
     Audit(AuditOptions),
     /// Draw a figure from recorded runs.
     #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]

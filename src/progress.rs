@@ -5,7 +5,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar with the time left on standard error; nothing when that is not a terminal, or `quiet`.
 pub fn bar(length: usize, unit: &'static str, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
     let style = "{msg:24} {bar:32} {pos}/{len} {prefix} · {elapsed} gone, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is well formed");
     let bar = ProgressBar::with_draw_target(Some(length as u64), target)

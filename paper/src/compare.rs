@@ -75,7 +75,10 @@ pub fn compare(runs: &[Run]) -> Result<Comparison> {
     let mut level = f64::NEG_INFINITY;
     for run in runs {
         // A run may end above its lowest loss: what it can be read at is the lowest.
-        let lowest = run.series("train_loss")?.into_iter().fold(f64::INFINITY, f64::min);
+        let lowest = run
+            .series("train_loss")?
+            .into_iter()
+            .fold(f64::INFINITY, f64::min);
         level = level.max(lowest);
     }
     let mut end = Vec::new();
@@ -101,12 +104,14 @@ pub fn compare(runs: &[Run]) -> Result<Comparison> {
         if configuration.method == MethodName::Lora || configuration.rank.is_none() {
             continue;
         }
-        let lora = Configuration { method: MethodName::Lora, ..configuration };
+        let lora = Configuration {
+            method: MethodName::Lora,
+            ..configuration
+        };
         let mut pairs = Vec::new();
         for run in own {
-            let same = |other: &&Run| {
-                other.configuration == lora && other.config.seed == run.config.seed
-            };
+            let same =
+                |other: &&Run| other.configuration == lora && other.config.seed == run.config.seed;
             if let Some(other) = runs.iter().find(same) {
                 pairs.push((
                     (at_end(run)?, at_end(other)?),
@@ -118,10 +123,18 @@ pub fn compare(runs: &[Run]) -> Result<Comparison> {
             continue;
         }
         let ends = |value: fn(&Reading) -> f64| {
-            Spread::of(pairs.iter().map(|((own, lora), _)| value(own) - value(lora)))
+            Spread::of(
+                pairs
+                    .iter()
+                    .map(|((own, lora), _)| value(own) - value(lora)),
+            )
         };
         let equals = |value: fn(&Reading) -> f64| {
-            Spread::of(pairs.iter().map(|(_, (own, lora))| value(own) - value(lora)))
+            Spread::of(
+                pairs
+                    .iter()
+                    .map(|(_, (own, lora))| value(own) - value(lora)),
+            )
         };
         against_lora.push(Difference {
             configuration,
@@ -132,7 +145,12 @@ pub fn compare(runs: &[Run]) -> Result<Comparison> {
             equal_test_loss: equals(|r| r.test_loss),
         });
     }
-    Ok(Comparison { level, end, equal, against_lora })
+    Ok(Comparison {
+        level,
+        end,
+        equal,
+        against_lora,
+    })
 }
 
 fn at_end(run: &Run) -> Result<Reading> {
@@ -171,7 +189,11 @@ fn crossing(values: &[f64], level: f64) -> (usize, f64) {
         Some(0) => (0, 0.0),
         Some(index) => {
             let (above, below) = (values[index - 1], values[index]);
-            if below == level { (index, 0.0) } else { (index - 1, (above - level) / (above - below)) }
+            if below == level {
+                (index, 0.0)
+            } else {
+                (index - 1, (above - level) / (above - below))
+            }
         }
         None => (values.len() - 1, 0.0),
     }

@@ -28,9 +28,14 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
             .into_iter()
             .map(|(configuration, same)| curve(runs, configuration, &same, column))
             .collect::<Result<Vec<_>>>()?;
-        let last = curves.iter().filter_map(|curve| curve.x.last()).fold(0.0, |a, b| b.max(a));
-        let inset = (column == "test_loss" && last > 10.0)
-            .then_some(Inset { from: last - 5.0, to: last });
+        let last = curves
+            .iter()
+            .filter_map(|curve| curve.x.last())
+            .fold(0.0, |a, b| b.max(a));
+        let inset = (column == "test_loss" && last > 10.0).then_some(Inset {
+            from: last - 5.0,
+            to: last,
+        });
         let y_range = match column {
             "generalization_error" => None,
             _ => settled_range(&curves),
@@ -60,7 +65,11 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
         ("99 % energy rank of ΔW", "energy_rank_99"),
     ];
     let outcomes = [
-        ("Generalization Error", "Generalization Error (pp)", "generalization_error"),
+        (
+            "Generalization Error",
+            "Generalization Error (pp)",
+            "generalization_error",
+        ),
         ("Test Accuracy", "Test Accuracy (%)", "test_accuracy"),
     ];
     let mut charts = Vec::new();
@@ -74,7 +83,12 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
                     .collect::<Result<Vec<_>>>()?;
                 if !points.is_empty() {
                     let (color, marker) = method_style(method);
-                    groups.push(Group { label: method.to_string(), color, marker, points });
+                    groups.push(Group {
+                        label: method.to_string(),
+                        color,
+                        marker,
+                        points,
+                    });
                 }
             }
             charts.push(Scatter {
@@ -95,7 +109,10 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
 /// # Errors
 /// If there is nothing to draw.
 pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
-    let mut depths: Vec<_> = records.iter().map(|r| (r.target_layers, r.frozen_layers)).collect();
+    let mut depths: Vec<_> = records
+        .iter()
+        .map(|r| (r.target_layers, r.frozen_layers))
+        .collect();
     depths.sort_unstable();
     depths.dedup();
     let panels: Vec<Panel> = depths
@@ -110,18 +127,30 @@ pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
                 theory_curve(&own, label, PALETTE[index], stroke, marker, value)
             };
             Panel {
-                title: format!("D = {width}, target depth {target_layers}, frozen depth {frozen_layers}"),
+                title: format!(
+                    "D = {width}, target depth {target_layers}, frozen depth {frozen_layers}"
+                ),
                 x_label: "Rank R of every adapter".to_owned(),
                 y_label: "Mean error".to_owned(),
                 y_scale: Scale::log(),
                 curves: vec![
-                    quantity("Literal bound (Eq. 8)", 1, Stroke::Dotted, Marker::Square, |r| {
-                        Some(r.bound_literal)
+                    quantity(
+                        "Literal bound (Eq. 8)",
+                        1,
+                        Stroke::Dotted,
+                        Marker::Square,
+                        |r| Some(r.bound_literal),
+                    ),
+                    quantity(
+                        "Corrected bound",
+                        2,
+                        Stroke::Dashed,
+                        Marker::Triangle,
+                        |r| Some(r.bound_corrected),
+                    ),
+                    quantity("Measured error", 0, Stroke::Solid, Marker::Circle, |r| {
+                        r.measured
                     }),
-                    quantity("Corrected bound", 2, Stroke::Dashed, Marker::Triangle, |r| {
-                        Some(r.bound_corrected)
-                    }),
-                    quantity("Measured error", 0, Stroke::Solid, Marker::Circle, |r| r.measured),
                 ],
                 ..Panel::default()
             }
@@ -130,13 +159,19 @@ pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
     Ok(grid(&panels, 2)?)
 }
 
-/// The range of the curves from the fifth epoch on, a little widened: the first epochs would
+/// The range of the curves from the tenth epoch on, a little widened: the first epochs would
 /// otherwise press all the rest together, as the paper's own axes avoid. `None` for short runs.
 fn settled_range(curves: &[Curve]) -> Option<(f64, f64)> {
-    const SETTLED: usize = 4;
-    let values = curves.iter().filter(|curve| curve.x.len() > 3 * SETTLED).flat_map(|curve| {
-        curve.low[SETTLED..].iter().chain(&curve.high[SETTLED..]).copied()
-    });
+    const SETTLED: usize = 9;
+    let values = curves
+        .iter()
+        .filter(|curve| curve.x.len() > 3 * SETTLED)
+        .flat_map(|curve| {
+            curve.low[SETTLED..]
+                .iter()
+                .chain(&curve.high[SETTLED..])
+                .copied()
+        });
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
@@ -172,14 +207,21 @@ fn theory_curve(
         let values: Vec<f64> = own.filter_map(|record| value(record)).collect();
         curve.x.push(rank as f64);
         curve.mean.push(Spread::of(values.iter().copied()).mean);
-        curve.low.push(values.iter().copied().fold(f64::NAN, f64::min));
-        curve.high.push(values.iter().copied().fold(f64::NAN, f64::max));
+        curve
+            .low
+            .push(values.iter().copied().fold(f64::NAN, f64::min));
+        curve
+            .high
+            .push(values.iter().copied().fold(f64::NAN, f64::max));
     }
     curve
 }
 
 fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str) -> Result<Curve> {
-    let series = own.iter().map(|run| run.series(column)).collect::<Result<Vec<_>>>()?;
+    let series = own
+        .iter()
+        .map(|run| run.series(column))
+        .collect::<Result<Vec<_>>>()?;
     let epochs = series.iter().map(Vec::len).min().unwrap_or(0);
     let spreads: Vec<Spread> = (0..epochs)
         .map(|epoch| Spread::of(series.iter().map(|values| values[epoch])))
@@ -192,8 +234,14 @@ fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str)
         marker: Some(marker),
         x: (1..=epochs).map(|epoch| epoch as f64).collect(),
         mean: spreads.iter().map(|spread| spread.mean).collect(),
-        low: spreads.iter().map(|spread| spread.mean - spread.deviation).collect(),
-        high: spreads.iter().map(|spread| spread.mean + spread.deviation).collect(),
+        low: spreads
+            .iter()
+            .map(|spread| spread.mean - spread.deviation)
+            .collect(),
+        high: spreads
+            .iter()
+            .map(|spread| spread.mean + spread.deviation)
+            .collect(),
     })
 }
 
@@ -210,11 +258,19 @@ fn method_style(method: MethodName) -> (Color, Marker) {
 
 /// One line style an R, by its place among the runs' ranks.
 fn rank_stroke(runs: &[Run], rank: Option<usize>) -> Stroke {
-    let mut ranks: Vec<_> = runs.iter().filter_map(|run| run.configuration.rank).collect();
+    let mut ranks: Vec<_> = runs
+        .iter()
+        .filter_map(|run| run.configuration.rank)
+        .collect();
     ranks.sort_unstable();
     ranks.dedup();
     match rank.and_then(|rank| ranks.iter().position(|&other| other == rank)) {
         None => Stroke::Solid,
-        Some(place) => [Stroke::Dotted, Stroke::Dashed, Stroke::Solid, Stroke::DashDot][place % 4],
+        Some(place) => [
+            Stroke::Dotted,
+            Stroke::Dashed,
+            Stroke::Solid,
+            Stroke::DashDot,
+        ][place % 4],
     }
 }

@@ -14,7 +14,10 @@ const STANDARD_ERRORS: f64 = 2.0;
 pub fn theory_findings(records: &[CellRecord]) -> Vec<String> {
     let measured: Vec<&CellRecord> = records.iter().filter(|r| r.measured.is_some()).collect();
     let violations = |value: fn(&CellRecord) -> Option<bool>| {
-        measured.iter().filter(|record| value(record) == Some(true)).count()
+        measured
+            .iter()
+            .filter(|record| value(record) == Some(true))
+            .count()
     };
     let mut findings = vec![format!(
         "Theorem 3.1 on {} random problems ({} met a singular factor): the measured error exceeded \
@@ -46,7 +49,11 @@ pub fn theory_findings(records: &[CellRecord]) -> Vec<String> {
 
 /// What the comparison of the methods shows.
 pub fn training_findings(comparison: &Comparison) -> Vec<String> {
-    comparison.against_lora.iter().map(|d| difference_sentence(d, comparison.level)).collect()
+    comparison
+        .against_lora
+        .iter()
+        .map(|d| difference_sentence(d, comparison.level))
+        .collect()
 }
 
 fn difference_sentence(d: &Difference, level: f64) -> String {
@@ -132,7 +139,11 @@ fn clear_sign(spread: &Spread) -> i8 {
 }
 
 fn points(spread: &Spread) -> String {
-    format!("{:+.2} ± {:.2} pp (standard error)", spread.mean, spread.standard_error())
+    format!(
+        "{:+.2} ± {:.2} pp (standard error)",
+        spread.mean,
+        spread.standard_error()
+    )
 }
 
 #[cfg(test)]
@@ -144,7 +155,10 @@ mod tests {
     fn difference(equal: [f64; 3]) -> Difference {
         let flat = |value: f64| Spread::of([value; 3]);
         Difference {
-            configuration: Configuration { method: MethodName::RmLora, rank: Some(16) },
+            configuration: Configuration {
+                method: MethodName::RmLora,
+                rank: Some(16),
+            },
             end_train_loss: flat(0.5),
             end_test_accuracy: Spread::of([-1.0, 0.0, 1.0]),
             end_generalization_error: flat(-3.0),
@@ -157,7 +171,10 @@ mod tests {
     fn a_smaller_gap_alone_is_not_called_better() {
         let sentence = difference_sentence(&difference([-1.0, 0.0, 1.0]), 0.3);
         assert!(sentence.contains("3.00 pp smaller"), "{sentence}");
-        assert!(sentence.contains("no difference in generalisation is shown"), "{sentence}");
+        assert!(
+            sentence.contains("no difference in generalisation is shown"),
+            "{sentence}"
+        );
         let better = difference_sentence(&difference([1.0, 1.1, 1.2]), 0.3);
         assert!(better.contains("generalises better here"), "{better}");
         let worse = difference_sentence(&difference([-1.0, -1.1, -1.2]), 0.3);

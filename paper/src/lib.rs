@@ -18,6 +18,6 @@ pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
 pub use tables::{
-    Cells, audit_cells, audit_summary_cells, comparison_cells, link_cells, run_cells, text_table, theory_cells,
-    violates_a_proved_bound,
+    Cells, audit_cells, audit_summary_cells, comparison_cells, link_cells, run_cells, text_table,
+    theory_cells, violates_a_proved_bound,
 };

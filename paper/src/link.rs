@@ -53,7 +53,11 @@ pub fn link(runs: &[Run], seed: u64) -> Result<Vec<Link>> {
             }
             let mut rng = stream(seed, &format!("bootstrap {measure} {outcome}"), 0);
             let correlation = correlate(&observations, RESAMPLES, &mut rng);
-            links.push(Link { measure, outcome, correlation });
+            links.push(Link {
+                measure,
+                outcome,
+                correlation,
+            });
         }
     }
     Ok(links)

@@ -1,9 +1,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rankwise_training::{
-    MethodName, Progress, RunConfig, RunSummary, Task, train,
-};
+use rankwise_training::{MethodName, Progress, RunConfig, RunSummary, Task, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +45,10 @@ impl Recipe {
             };
             for rank in ranks {
                 for &seed in &self.seeds {
-                    let mut config = RunConfig { seed, ..self.base.clone() };
+                    let mut config = RunConfig {
+                        seed,
+                        ..self.base.clone()
+                    };
                     config.method.name = method;
                     config.method.rank = rank;
                     if self.methods.len() > 1 {
@@ -115,7 +116,14 @@ pub fn train_all(
             };
             let summary = train(config, &name, &task, Some(&out.join(&name)), observe)
                 .with_context(|| format!("run {name}"))?;
-            Ok((index, RunResult { name, config: config.clone(), summary }))
+            Ok((
+                index,
+                RunResult {
+                    name,
+                    config: config.clone(),
+                    summary,
+                },
+            ))
         })
         .collect::<Result<Vec<_>>>()?;
     results.sort_by_key(|(index, _)| *index);

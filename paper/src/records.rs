@@ -53,12 +53,27 @@ impl Run {
             .with_context(|| summary_path.display().to_string())?;
         let metrics = Table::read_parquet(&folder.join("metrics.parquet"))?;
         if metrics.rows() == 0 {
-            bail!("{}: the run diverged before its first record", folder.display());
+            bail!(
+                "{}: the run diverged before its first record",
+                folder.display()
+            );
         }
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let configuration =
-            Configuration { method: config.method.name, rank: config.method.rank };
-        Ok(Self { name, configuration, config, summary, metrics })
+        let name = folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let configuration = Configuration {
+            method: config.method.name,
+            rank: config.method.rank,
+        };
+        Ok(Self {
+            name,
+            configuration,
+            config,
+            summary,
+            metrics,
+        })
     }
 
     /// Reads every finished run below `folder`, by method, R and seed.
@@ -76,7 +91,10 @@ impl Run {
             }
         }
         if runs.is_empty() {
-            bail!("{}: expected folders of finished runs, found none", folder.display());
+            bail!(
+                "{}: expected folders of finished runs, found none",
+                folder.display()
+            );
         }
         runs.sort_by_key(|run| (run.configuration, run.config.seed));
         Ok(runs)
@@ -87,7 +105,9 @@ impl Run {
     /// # Errors
     /// If there is no such column of numbers.
     pub fn series(&self, column: &str) -> Result<Vec<f64>> {
-        self.metrics.numbers(column).with_context(|| format!("run {}: metrics.parquet", self.name))
+        self.metrics
+            .numbers(column)
+            .with_context(|| format!("run {}: metrics.parquet", self.name))
     }
 
     /// The last epoch's number of a column.
@@ -95,7 +115,10 @@ impl Run {
     /// # Errors
     /// As [`series`](Self::series).
     pub fn last(&self, column: &str) -> Result<f64> {
-        Ok(*self.series(column)?.last().expect("a run that was read has a record"))
+        Ok(*self
+            .series(column)?
+            .last()
+            .expect("a run that was read has a record"))
     }
 }
 
@@ -114,7 +137,12 @@ pub fn by_configuration(runs: &[Run]) -> Vec<(Configuration, Vec<&Run>)> {
     configurations.dedup();
     configurations
         .into_iter()
-        .map(|c| (c, runs.iter().filter(|run| run.configuration == c).collect()))
+        .map(|c| {
+            (
+                c,
+                runs.iter().filter(|run| run.configuration == c).collect(),
+            )
+        })
         .collect()
 }
 
@@ -136,8 +164,16 @@ impl Spread {
         let count = values.len();
         let mean = values.iter().sum::<f64>() / count as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let deviation = if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 };
-        Self { mean, deviation, count }
+        let deviation = if count > 1 {
+            (squares / (count - 1) as f64).sqrt()
+        } else {
+            0.0
+        };
+        Self {
+            mean,
+            deviation,
+            count,
+        }
     }
 
     /// Standard error of the mean.
@@ -160,9 +196,15 @@ mod tests {
 
     #[test]
     fn configurations_read_as_in_the_paper() {
-        let gm = Configuration { method: MethodName::GmLora, rank: Some(32) };
+        let gm = Configuration {
+            method: MethodName::GmLora,
+            rank: Some(32),
+        };
         assert_eq!(gm.to_string(), "GM-LoRA (R = 32)");
-        let full = Configuration { method: MethodName::Full, rank: None };
+        let full = Configuration {
+            method: MethodName::Full,
+            rank: None,
+        };
         assert_eq!(full.to_string(), "Full fine-tuning");
     }
 }

@@ -14,9 +14,11 @@ use crate::tables::{Cells, comparison_cells, link_cells, run_cells};
 /// If a file cannot be written.
 pub fn write_report(report: &Report, out: &Path) -> Result<()> {
     let json = serde_json::to_string_pretty(report)?;
-    for (name, text) in
-        [("report.json", json), ("report.md", markdown(report)), ("report.html", html(report))]
-    {
+    for (name, text) in [
+        ("report.json", json),
+        ("report.md", markdown(report)),
+        ("report.html", html(report)),
+    ] {
         write_atomic(&out.join(name), |file| file.write_all(text.as_bytes()))?;
     }
     Ok(())
@@ -30,17 +32,27 @@ const INTRODUCTION: &str = "Random ReLU networks for the theorem (D = 16); Banki
 
 fn sections(report: &Report) -> Vec<(&'static str, Cells)> {
     vec![
-        ("At the end of training (mean ± standard deviation over seeds)", {
-            comparison_cells(&report.comparison.end)
-        }),
-        ("At equal training loss", comparison_cells(&report.comparison.equal)),
-        ("Rank measures against outcomes, over runs", link_cells(&report.links)),
+        (
+            "At the end of training (mean ± standard deviation over seeds)",
+            { comparison_cells(&report.comparison.end) },
+        ),
+        (
+            "At equal training loss",
+            comparison_cells(&report.comparison.equal),
+        ),
+        (
+            "Rank measures against outcomes, over runs",
+            link_cells(&report.links),
+        ),
         ("Every run", run_cells(&report.runs)),
     ]
 }
 
 fn markdown(report: &Report) -> String {
-    let mut text = format!("# {TITLE}\n\n{INTRODUCTION}\n\nTo repeat it: `{}`\n\n", report.command);
+    let mut text = format!(
+        "# {TITLE}\n\n{INTRODUCTION}\n\nTo repeat it: `{}`\n\n",
+        report.command
+    );
     text.push_str("## Findings\n\n");
     for finding in &report.findings {
         let _ = writeln!(text, "- {finding}");
@@ -94,7 +106,11 @@ fn html(report: &Report) -> String {
         );
     }
     for (title, (header, rows)) in sections(report) {
-        let _ = write!(text, "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr>", escape(title));
+        let _ = write!(
+            text,
+            "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr>",
+            escape(title)
+        );
         for cell in &header {
             let _ = write!(text, "<th>{}</th>", escape(cell));
         }
@@ -108,10 +124,17 @@ fn html(report: &Report) -> String {
         }
         text.push_str("</table></div>\n");
     }
-    let _ = write!(text, "<p><small>{}</small></p>\n</body>\n</html>\n", escape(&report.attribution));
+    let _ = write!(
+        text,
+        "<p><small>{}</small></p>\n</body>\n</html>\n",
+        escape(&report.attribution)
+    );
     text
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -74,7 +74,10 @@ pub fn reproduce_quick(
     observe: impl Fn(Stage) + Sync,
 ) -> Result<Report> {
     create_folder(out)?;
-    let grid = Grid { seeds: (seed..seed + 5).collect(), ..Grid::default() };
+    let grid = Grid {
+        seeds: (seed..seed + 5).collect(),
+        ..Grid::default()
+    };
     let of = grid.records();
     let theory = verify_grid(&grid, |done| observe(Stage::Theory { done, of }))?;
     theory_table(&theory)?.write_parquet(&out.join("theory.parquet"))?;
@@ -82,8 +85,9 @@ pub fn reproduce_quick(
     let configs = Recipe::figure1(seed).configurations()?;
     let of = configs.iter().map(|config| config.schedule.epochs).sum();
     let runs_folder = out.join("runs");
-    let results =
-        train_all(&configs, &runs_folder, |done| observe(Stage::Training { done, of }))?;
+    let results = train_all(&configs, &runs_folder, |done| {
+        observe(Stage::Training { done, of })
+    })?;
 
     observe(Stage::Report);
     let names = configs.iter().map(crate::run_name);
@@ -96,9 +100,21 @@ pub fn reproduce_quick(
     findings.extend(training_findings(&comparison));
     findings.extend(link_findings(&links));
     let figures = [
-        ("figure1", "Figure 1 in the last-layer protocol", figure1(&runs)?),
-        ("rank-generalization", "Rank and generalisation", rank_scatter(&runs)?),
-        ("bounds", "The theorem: measured error and bounds", bound_chart(&theory)?),
+        (
+            "figure1",
+            "Figure 1 in the last-layer protocol",
+            figure1(&runs)?,
+        ),
+        (
+            "rank-generalization",
+            "Rank and generalisation",
+            rank_scatter(&runs)?,
+        ),
+        (
+            "bounds",
+            "The theorem: measured error and bounds",
+            bound_chart(&theory)?,
+        ),
     ];
     let mut report = Report {
         command,
@@ -139,20 +155,20 @@ pub fn write_figure(figure: &Figure, folder: &Path, name: &str) -> Result<[PathB
 /// # Errors
 /// Never with records of one grid; the columns are made to fit.
 pub fn theory_table(records: &[CellRecord]) -> Result<Table> {
-    let whole = |value: fn(&CellRecord) -> usize| -> Column {
-        records.iter().map(value).collect()
-    };
+    let whole = |value: fn(&CellRecord) -> usize| -> Column { records.iter().map(value).collect() };
     let real = |value: fn(&CellRecord) -> f64| -> Column { records.iter().map(value).collect() };
-    let maybe = |value: fn(&CellRecord) -> Option<f64>| -> Column {
-        records.iter().map(value).collect()
-    };
+    let maybe =
+        |value: fn(&CellRecord) -> Option<f64>| -> Column { records.iter().map(value).collect() };
     Ok(Table::new(vec![
         ("width", whole(|r| r.width)),
         ("target_layers", whole(|r| r.target_layers)),
         ("frozen_layers", whole(|r| r.frozen_layers)),
         ("seed", records.iter().map(|r| r.seed as usize).collect()),
         ("rank", whole(|r| r.rank)),
-        ("largest_e", real(|r| r.e.iter().copied().fold(0.0, f64::max))),
+        (
+            "largest_e",
+            real(|r| r.e.iter().copied().fold(0.0, f64::max)),
+        ),
         ("bound_literal", real(|r| r.bound_literal)),
         ("bound_trace", real(|r| r.bound_trace)),
         ("bound_corrected", real(|r| r.bound_corrected)),

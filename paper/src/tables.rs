@@ -4,10 +4,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use rankwise_analysis::{AdapterAudit, Interval, Summary};
 use rankwise_theory::CellRecord;
 
+use crate::RunResult;
 use crate::compare::Row;
 use crate::link::Link;
 use crate::records::Spread;
-use crate::RunResult;
 
 /// A header and rows of text.
 pub type Cells = (Vec<&'static str>, Vec<Vec<String>>);
@@ -15,7 +15,9 @@ pub type Cells = (Vec<&'static str>, Vec<Vec<String>>);
 /// Cells as text for a terminal; all but the first column are aligned to the right.
 pub fn text_table((header, rows): &Cells) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
     table.add_rows(rows.iter().cloned());
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -26,8 +28,19 @@ pub fn text_table((header, rows): &Cells) -> String {
 /// The end of every run, one row a run.
 pub fn run_cells(results: &[RunResult]) -> Cells {
     let header = vec![
-        "run", "train loss", "test loss", "train %", "test %", "gap pp", "k90", "k99", "effective",
-        "stable", "orth. loss", "floor", "seconds",
+        "run",
+        "train loss",
+        "test loss",
+        "train %",
+        "test %",
+        "gap pp",
+        "k90",
+        "k99",
+        "effective",
+        "stable",
+        "orth. loss",
+        "floor",
+        "seconds",
     ];
     let rows = results
         .iter()
@@ -58,8 +71,14 @@ pub fn run_cells(results: &[RunResult]) -> Cells {
 
 /// One row a configuration.
 pub fn comparison_cells(rows: &[Row]) -> Cells {
-    let header =
-        vec!["method", "epoch", "train loss", "test loss", "test %", "gap pp"];
+    let header = vec![
+        "method",
+        "epoch",
+        "train loss",
+        "test loss",
+        "test %",
+        "gap pp",
+    ];
     let cell = |spread: &Spread, digits: usize| {
         format!("{:.digits$} ± {:.digits$}", spread.mean, spread.deviation)
     };
@@ -82,8 +101,14 @@ pub fn comparison_cells(rows: &[Row]) -> Cells {
 /// One row a rank measure and outcome.
 pub fn link_cells(links: &[Link]) -> Cells {
     let header = vec![
-        "rank measure", "outcome", "Spearman ρ", "95 % interval", "Kendall τ", "95 % interval",
-        "runs", "note",
+        "rank measure",
+        "outcome",
+        "Spearman ρ",
+        "95 % interval",
+        "Kendall τ",
+        "95 % interval",
+        "runs",
+        "note",
     ];
     let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
     let interval = |interval: &Option<Interval>| match interval {
@@ -112,11 +137,20 @@ pub fn link_cells(links: &[Link]) -> Cells {
 /// One row a shape and R: means over seeds.
 pub fn theory_cells(records: &[CellRecord]) -> Cells {
     let header = vec![
-        "problem", "R", "measured", "tail", "spectral", "corrected", "literal", "defect",
+        "problem",
+        "R",
+        "measured",
+        "tail",
+        "spectral",
+        "corrected",
+        "literal",
+        "defect",
         "violated",
     ];
-    let mut groups: Vec<_> =
-        records.iter().map(|r| (r.width, r.target_layers, r.frozen_layers, r.rank)).collect();
+    let mut groups: Vec<_> = records
+        .iter()
+        .map(|r| (r.width, r.target_layers, r.frozen_layers, r.rank))
+        .collect();
     groups.sort_unstable();
     groups.dedup();
     let rows = groups
@@ -124,13 +158,23 @@ pub fn theory_cells(records: &[CellRecord]) -> Cells {
         .map(|(width, target, frozen, rank)| {
             let own: Vec<&CellRecord> = records
                 .iter()
-                .filter(|r| (r.width, r.target_layers, r.frozen_layers, r.rank) == (width, target, frozen, rank))
+                .filter(|r| {
+                    (r.width, r.target_layers, r.frozen_layers, r.rank)
+                        == (width, target, frozen, rank)
+                })
                 .collect();
             let mean = |value: fn(&CellRecord) -> Option<f64>| {
                 let values: Vec<f64> = own.iter().filter_map(|record| value(record)).collect();
-                if values.is_empty() { "–".to_owned() } else { format!("{:.3e}", Spread::of(values).mean) }
+                if values.is_empty() {
+                    "–".to_owned()
+                } else {
+                    format!("{:.3e}", Spread::of(values).mean)
+                }
             };
-            let violated = own.iter().filter(|record| violates_a_proved_bound(record)).count();
+            let violated = own
+                .iter()
+                .filter(|record| violates_a_proved_bound(record))
+                .count();
             vec![
                 format!("D={width} ({target},{frozen})"),
                 rank.to_string(),
@@ -149,7 +193,12 @@ pub fn theory_cells(records: &[CellRecord]) -> Cells {
 
 /// Whether the measured error exceeds a bound that is proved, beyond its tolerance.
 pub fn violates_a_proved_bound(record: &CellRecord) -> bool {
-    [record.violated_corrected, record.violated_spectral, record.violated_tail].contains(&Some(true))
+    [
+        record.violated_corrected,
+        record.violated_spectral,
+        record.violated_tail,
+    ]
+    .contains(&Some(true))
 }
 
 fn optional(value: Option<f64>) -> String {
@@ -159,8 +208,25 @@ fn optional(value: Option<f64>) -> String {
 /// One row a module of an audited adapter.
 pub fn audit_cells(adapter: &AdapterAudit) -> Cells {
     let header = vec![
-        "module", "shape", "R", "scale", "numerical", "k90", "k95", "k99", "stable", "effective",
-        "eff. energy", "part.", "nuclear", "σ₁", "‖ΔW‖_F", "orth. loss", "floor", "excess", "tau",
+        "module",
+        "shape",
+        "R",
+        "scale",
+        "numerical",
+        "k90",
+        "k95",
+        "k99",
+        "stable",
+        "effective",
+        "eff. energy",
+        "part.",
+        "nuclear",
+        "σ₁",
+        "‖ΔW‖_F",
+        "orth. loss",
+        "floor",
+        "excess",
+        "tau",
     ];
     let rows = adapter
         .modules
@@ -170,7 +236,11 @@ pub fn audit_cells(adapter: &AdapterAudit) -> Cells {
                 module.name.clone(),
                 format!("{}×{}", module.shape.0, module.shape.1),
                 module.rank_budget.to_string(),
-                if module.scaled { format!("{:.3}", module.scale) } else { "unknown".to_owned() },
+                if module.scaled {
+                    format!("{:.3}", module.scale)
+                } else {
+                    "unknown".to_owned()
+                },
             ];
             match &module.spectrum {
                 None => row.extend(vec!["not finite".to_owned(); 15]),
@@ -203,7 +273,16 @@ pub fn audit_cells(adapter: &AdapterAudit) -> Cells {
 
 /// One row a measure over an adapter's modules.
 pub fn audit_summary_cells(summary: &Summary) -> Cells {
-    let header = vec!["over modules", "count", "mean", "min", "25 %", "median", "75 %", "max"];
+    let header = vec![
+        "over modules",
+        "count",
+        "mean",
+        "min",
+        "25 %",
+        "median",
+        "75 %",
+        "max",
+    ];
     let rows = summary
         .measures
         .iter()

@@ -7,7 +7,10 @@ use crate::cli::{AuditOptions as Options, Common};
 
 /// The rank of every update of the given adapters.
 pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
-    let mut whole = Audit { adapters: Vec::new(), refused: Vec::new() };
+    let mut whole = Audit {
+        adapters: Vec::new(),
+        refused: Vec::new(),
+    };
     for path in &options.paths {
         let Audit { adapters, refused } = audit(path, &AuditOptions::default())?;
         whole.adapters.extend(adapters);
@@ -26,7 +29,10 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
 
 fn print(audit: &Audit) {
     for adapter in &audit.adapters {
-        let base = adapter.base_model.as_deref().unwrap_or("unknown base model");
+        let base = adapter
+            .base_model
+            .as_deref()
+            .unwrap_or("unknown base model");
         println!("{} ({}, {base})\n", adapter.path, adapter.format);
         println!("{}\n", text_table(&audit_cells(adapter)));
         println!("{}\n", text_table(&audit_summary_cells(&adapter.summary)));
@@ -39,6 +45,9 @@ fn print(audit: &Audit) {
         println!();
     }
     for refused in &audit.refused {
-        println!("refused {} in {}: {}", refused.name, refused.path, refused.reason);
+        println!(
+            "refused {} in {}: {}",
+            refused.name, refused.path, refused.reason
+        );
     }
 }

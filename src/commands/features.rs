@@ -13,7 +13,8 @@ pub fn run(options: &FeaturesOptions, common: &Common) -> Result<Outcome> {
     let Some(out) = &common.out else {
         bail!("features: --out FILE is needed: where the features go");
     };
-    let table = |path: &Path| TextTable::read_csv(path, &options.text_column, &options.label_column);
+    let table =
+        |path: &Path| TextTable::read_csv(path, &options.text_column, &options.label_column);
     let mut train = table(&options.data)?;
     if let Some(per_class) = options.per_class {
         train = train.first_per_class(per_class);
@@ -23,7 +24,11 @@ pub fn run(options: &FeaturesOptions, common: &Common) -> Result<Outcome> {
     let train_labels = train.label_indices(&options.data, &classes)?;
     let test_labels = test.label_indices(&options.test, &classes)?;
 
-    let precision = if options.double { Precision::F64 } else { Precision::F32 };
+    let precision = if options.double {
+        Precision::F64
+    } else {
+        Precision::F32
+    };
     let encoder = SentenceEncoder::load(&options.model, precision, DeviceName::Cpu)?;
     let bar = progress::bar(train.texts.len() + test.texts.len(), "texts", common.quiet);
     bar.set_message("encoding");
@@ -41,8 +46,14 @@ pub fn run(options: &FeaturesOptions, common: &Common) -> Result<Outcome> {
         (&train_features, &train_labels),
         (&test_features, &test_labels),
     )?
-    .with_note("features", "mean-pooled last hidden states, mask-weighted, not normalised")
-    .with_note("model sha256", &sha256_file(&options.model.join("model.safetensors"))?)
+    .with_note(
+        "features",
+        "mean-pooled last hidden states, mask-weighted, not normalised",
+    )
+    .with_note(
+        "model sha256",
+        &sha256_file(&options.model.join("model.safetensors"))?,
+    )
     .with_note("train sha256", &sha256_file(&options.data)?)
     .with_note("test sha256", &sha256_file(&options.test)?);
     for (key, text) in &options.note {

@@ -22,7 +22,9 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let common = &arguments.common;
     let all = std::thread::available_parallelism()?;
     let threads = common.threads.unwrap_or(all).get();
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()?;
     match &arguments.command {
         Command::Features(options) => features::run(options, common),
         Command::Reproduce(options) => reproduce::run(options, common),

@@ -16,7 +16,10 @@ pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
     }
     let out = common.out.clone().unwrap_or_else(|| PathBuf::from("out"));
     let seed = common.seed.unwrap_or(0);
-    let command = format!("rankwise reproduce --quick --seed {seed} --out {}", out.display());
+    let command = format!(
+        "rankwise reproduce --quick --seed {seed} --out {}",
+        out.display()
+    );
     if !common.quiet && !common.json {
         println!("{command}\nresults go to {}", out.display());
     }
@@ -38,7 +41,10 @@ pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
     if common.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else if !common.quiet {
-        println!("\n{}\n", text_table(&comparison_cells(&report.comparison.end)));
+        println!(
+            "\n{}\n",
+            text_table(&comparison_cells(&report.comparison.end))
+        );
         for finding in &report.findings {
             println!("- {finding}");
         }

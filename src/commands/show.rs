@@ -32,7 +32,11 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         TableName::Runs => {
             let results: Vec<_> = runs
                 .into_iter()
-                .map(|run| RunResult { name: run.name, config: run.config, summary: run.summary })
+                .map(|run| RunResult {
+                    name: run.name,
+                    config: run.config,
+                    summary: run.summary,
+                })
                 .collect();
             run_cells(&results)
         }
@@ -44,7 +48,13 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         let (header, rows) = cells;
         let rows: Vec<serde_json::Map<_, _>> = rows
             .into_iter()
-            .map(|row| header.iter().map(|key| (*key).to_owned()).zip(row.into_iter().map(Into::into)).collect())
+            .map(|row| {
+                header
+                    .iter()
+                    .map(|key| (*key).to_owned())
+                    .zip(row.into_iter().map(Into::into))
+                    .collect()
+            })
             .collect();
         println!("{}", serde_json::to_string_pretty(&rows).context("table")?);
     } else {

@@ -47,7 +47,10 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConf
         Some(path) => RunConfig::from_toml(&read_text(path)?, &path.display().to_string())?,
         None => RunConfig::default(),
     };
-    let set = options.set.iter().map(|(key, value)| assignment(key, value));
+    let set = options
+        .set
+        .iter()
+        .map(|(key, value)| assignment(key, value));
     for text in set {
         base = merged(&base, &text)?;
     }
@@ -66,7 +69,14 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConf
         [] => vec![base.method.rank.unwrap_or(32)],
         ranks => ranks.to_vec(),
     };
-    Recipe { base, methods, ranks, seeds }.configurations().context("train")
+    Recipe {
+        base,
+        methods,
+        ranks,
+        seeds,
+    }
+    .configurations()
+    .context("train")
 }
 
 /// `key = value` as TOML; what is no TOML value is taken as text.

@@ -132,19 +132,23 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Setting`] for an unknown key (with the nearest known one) or a wrong value.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Setting {
-            origin: origin.to_owned(),
-            key: "(file)".to_owned(),
-            expected: "TOML".to_owned(),
-            found: error.to_string(),
-        })?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| Error::Setting {
+                origin: origin.to_owned(),
+                key: "(file)".to_owned(),
+                expected: "TOML".to_owned(),
+                found: error.to_string(),
+            })?;
         refuse_unknown(&table, &Self::template(), "", origin)?;
-        table.try_into().map_err(|error: toml::de::Error| Error::Setting {
-            origin: origin.to_owned(),
-            key: "(value)".to_owned(),
-            expected: "a value of the documented type".to_owned(),
-            found: error.to_string().trim().replace('\n', "; "),
-        })
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| Error::Setting {
+                origin: origin.to_owned(),
+                key: "(value)".to_owned(),
+                expected: "a value of the documented type".to_owned(),
+                found: error.to_string().trim().replace('\n', "; "),
+            })
     }
 
     /// The configuration as TOML: what `--dump-config` prints and a run folder keeps.
@@ -271,10 +275,20 @@ mod tests {
 
     #[test]
     fn faults_name_the_key_and_the_nearest_known_one() {
-        let error = |text: &str| RunConfig::from_toml(text, "run.toml").unwrap_err().to_string();
+        let error = |text: &str| {
+            RunConfig::from_toml(text, "run.toml")
+                .unwrap_err()
+                .to_string()
+        };
         let unknown = error("[optimizer]\nlearning_rte = 1.0\n");
-        assert!(unknown.contains("run.toml: key optimizer.learning_rte"), "{unknown}");
-        assert!(unknown.contains("did you mean \"learning_rate\"?"), "{unknown}");
+        assert!(
+            unknown.contains("run.toml: key optimizer.learning_rte"),
+            "{unknown}"
+        );
+        assert!(
+            unknown.contains("did you mean \"learning_rate\"?"),
+            "{unknown}"
+        );
         let method = error("[method]\nname = \"gm-lorra\"\n");
         assert!(method.contains("did you mean \"gm-lora\"?"), "{method}");
         let kind = error("seed = \"x\"\n");

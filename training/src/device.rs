@@ -83,7 +83,12 @@ mod tests {
         for name in ["cpu", "cuda:0", "cuda:3"] {
             assert_eq!(name.parse::<DeviceName>().unwrap().to_string(), name);
         }
-        assert!("gpu".parse::<DeviceName>().unwrap_err().contains("expected cpu or cuda:N"));
+        assert!(
+            "gpu"
+                .parse::<DeviceName>()
+                .unwrap_err()
+                .contains("expected cpu or cuda:N")
+        );
         assert!("cuda:x".parse::<DeviceName>().is_err());
     }
 

@@ -16,9 +16,7 @@ mod error;
 mod head;
 mod method;
 
-pub use config::{
-    EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig,
-};
+pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
 pub use device::DeviceName;
 pub use encoder::SentenceEncoder;
 pub use error::Error;

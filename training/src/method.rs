@@ -50,7 +50,13 @@ pub enum MethodName {
 
 impl MethodName {
     /// Every method, in the order of tables and legends.
-    pub const ALL: [Self; 5] = [Self::Full, Self::Lora, Self::RLora, Self::GmLora, Self::RmLora];
+    pub const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Lora,
+        Self::RLora,
+        Self::GmLora,
+        Self::RmLora,
+    ];
 
     /// The name in configurations and on the command line, such as `rm-lora`.
     pub fn key(self) -> &'static str {
@@ -97,10 +103,16 @@ impl FromStr for MethodName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let keys = || Self::ALL.map(Self::key);
-        Self::ALL.into_iter().find(|method| method.key() == text).ok_or_else(|| {
-            let nearest = crate::config::nearest(text, keys());
-            format!("unknown method {text:?}{nearest}; known: {}", keys().join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|method| method.key() == text)
+            .ok_or_else(|| {
+                let nearest = crate::config::nearest(text, keys());
+                format!(
+                    "unknown method {text:?}{nearest}; known: {}",
+                    keys().join(", ")
+                )
+            })
     }
 }
 
@@ -202,7 +214,11 @@ impl MethodConfig {
         for (key, given, known) in [
             ("rank", self.rank.is_some(), name.is_low_rank()),
             ("alpha", self.alpha.is_some(), name.is_low_rank()),
-            ("initialisation", self.initialisation.is_some(), name.is_low_rank()),
+            (
+                "initialisation",
+                self.initialisation.is_some(),
+                name.is_low_rank(),
+            ),
             ("lambda", self.lambda.is_some(), name.is_regularised()),
             ("directions", self.directions.is_some(), name.is_masked()),
             ("mask", self.mask.is_some(), name.is_masked()),
@@ -228,7 +244,11 @@ impl MethodConfig {
         }
         let lambda = self.lambda.unwrap_or(DEFAULT_LAMBDA);
         if !(lambda.is_finite() && lambda >= 0.0) {
-            return Err(setting("lambda", "0 or more".to_owned(), lambda.to_string()));
+            return Err(setting(
+                "lambda",
+                "0 or more".to_owned(),
+                lambda.to_string(),
+            ));
         }
         let share = ((rank as f64 * DEFAULT_SHARE).round() as usize).max(1);
         let directions = self.directions.unwrap_or(share);
@@ -253,35 +273,63 @@ mod tests {
     use super::*;
 
     fn resolve(config: MethodConfig) -> Result<MethodConfig, String> {
-        config.resolved("test", 384, 77).map_err(|error| error.to_string())
+        config
+            .resolved("test", 384, 77)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn defaults_follow_from_the_method() {
-        let rm = MethodConfig { name: MethodName::RmLora, ..Default::default() };
+        let rm = MethodConfig {
+            name: MethodName::RmLora,
+            ..Default::default()
+        };
         let rm = resolve(rm).unwrap();
         assert_eq!((rm.rank, rm.alpha), (Some(32), Some(32.0)));
         assert_eq!(rm.lambda, Some(DEFAULT_LAMBDA));
         assert_eq!(rm.mask, Some(MaskPeriod::Step));
-        let full = MethodConfig { name: MethodName::Full, ..Default::default() };
+        let full = MethodConfig {
+            name: MethodName::Full,
+            ..Default::default()
+        };
         assert_eq!(resolve(full.clone()).unwrap(), full);
     }
 
     #[test]
     fn settings_that_do_not_fit_are_named() {
-        let rank = MethodConfig { rank: Some(78), ..Default::default() };
+        let rank = MethodConfig {
+            rank: Some(78),
+            ..Default::default()
+        };
         let error = resolve(rank).unwrap_err();
-        assert!(error.contains("method.rank: expected between 1 and 77"), "{error}");
-        let lambda = MethodConfig { lambda: Some(1.0), ..Default::default() };
-        assert!(resolve(lambda).unwrap_err().contains("no such setting for method lora"));
+        assert!(
+            error.contains("method.rank: expected between 1 and 77"),
+            "{error}"
+        );
+        let lambda = MethodConfig {
+            lambda: Some(1.0),
+            ..Default::default()
+        };
+        assert!(
+            resolve(lambda)
+                .unwrap_err()
+                .contains("no such setting for method lora")
+        );
         let directions = MethodConfig {
             name: MethodName::GmLora,
             rank: Some(8),
             directions: Some(9),
             ..Default::default()
         };
-        assert!(resolve(directions).unwrap_err().contains("between 1 and the rank 8"));
-        let nan = MethodConfig { alpha: Some(f64::NAN), ..Default::default() };
+        assert!(
+            resolve(directions)
+                .unwrap_err()
+                .contains("between 1 and the rank 8")
+        );
+        let nan = MethodConfig {
+            alpha: Some(f64::NAN),
+            ..Default::default()
+        };
         assert!(resolve(nan).unwrap_err().contains("method.alpha"));
     }
 

@@ -100,20 +100,38 @@ impl Bert {
             found,
         };
         let config: BertConfig = serde_json::from_str(&text).map_err(|error| {
-            model_error(&config_path, "configuration", "a BERT config.json", error.to_string())
+            model_error(
+                &config_path,
+                "configuration",
+                "a BERT config.json",
+                error.to_string(),
+            )
         })?;
         for (key, expected, found) in [
             ("hidden_act", "gelu", &config.hidden_act),
-            ("position_embedding_type", "absolute", &config.position_embedding_type),
+            (
+                "position_embedding_type",
+                "absolute",
+                &config.position_embedding_type,
+            ),
         ] {
             if found != expected {
                 return Err(model_error(&config_path, key, expected, found.clone()));
             }
         }
-        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+        if config.num_attention_heads == 0
+            || !config
+                .hidden_size
+                .is_multiple_of(config.num_attention_heads)
+        {
             let found = config.num_attention_heads.to_string();
             let expected = format!("a divisor of hidden_size {}", config.hidden_size);
-            return Err(model_error(&config_path, "num_attention_heads", &expected, found));
+            return Err(model_error(
+                &config_path,
+                "num_attention_heads",
+                &expected,
+                found,
+            ));
         }
         let path = folder.join("model.safetensors");
         // Opened first, so that a missing file is named as one.
@@ -121,7 +139,12 @@ impl Bert {
         let tensors = candle_core::safetensors::load(&path, device).map_err(|error| {
             model_error(&path, "file", "a whole safetensors file", error.to_string())
         })?;
-        Loader { path: &path, tensors, dtype }.bert(config)
+        Loader {
+            path: &path,
+            tensors,
+            dtype,
+        }
+        .bert(config)
     }
 
     /// Hidden states of the last layer, tokens × hidden, of the packed `sequences`.
@@ -130,7 +153,10 @@ impl Bert {
     pub fn forward(&self, sequences: &[&[u32]]) -> candle_core::Result<Tensor> {
         let device = self.words.device();
         let ids = Tensor::new(sequences.concat(), device)?;
-        let positions: Vec<u32> = sequences.iter().flat_map(|ids| 0..ids.len() as u32).collect();
+        let positions: Vec<u32> = sequences
+            .iter()
+            .flat_map(|ids| 0..ids.len() as u32)
+            .collect();
         let positions = Tensor::new(positions, device)?;
         let embedded = (self.words.index_select(&ids, 0)?
             + self.positions.index_select(&positions, 0)?)?
@@ -159,10 +185,14 @@ impl Bert {
             attended.push(attend(&part(&query)?, &part(&key)?, &part(&value)?, heads)?);
             start += ids.len();
         }
-        let attended = block.attention_output.forward(&Tensor::cat(&attended, 0)?)?;
+        let attended = block
+            .attention_output
+            .forward(&Tensor::cat(&attended, 0)?)?;
         let hidden = block.attention_norm.forward(&(attended + hidden)?)?;
         let inner = block.intermediate.forward(&hidden)?.gelu_erf()?;
-        block.output_norm.forward(&(block.output.forward(&inner)? + hidden)?)
+        block
+            .output_norm
+            .forward(&(block.output.forward(&inner)? + hidden)?)
     }
 }
 
@@ -175,12 +205,21 @@ fn attend(
 ) -> candle_core::Result<Tensor> {
     let (length, hidden) = query.dims2()?;
     let width = hidden / heads;
-    let split = |x: &Tensor| x.reshape((length, heads, width))?.transpose(0, 1)?.contiguous();
+    let split = |x: &Tensor| {
+        x.reshape((length, heads, width))?
+            .transpose(0, 1)?
+            .contiguous()
+    };
     let scores = split(query)?.matmul(&split(key)?.transpose(1, 2)?)?;
     let scores = (scores / (width as f64).sqrt())?;
-    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+    let scores = scores
+        .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
+        .exp()?;
     let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
-    weights.matmul(&split(value)?)?.transpose(0, 1)?.reshape((length, hidden))
+    weights
+        .matmul(&split(value)?)?
+        .transpose(0, 1)?
+        .reshape((length, hidden))
 }
 
 /// Takes tensors out of a checkpoint by name, checking shapes; knows the optional `bert.` prefix.
@@ -195,7 +234,10 @@ impl Loader<'_> {
         let hidden = config.hidden_size;
         let inner = config.intermediate_size;
         let epsilon = config.layer_norm_eps;
-        let words = self.take("embeddings.word_embeddings.weight", &[config.vocab_size, hidden])?;
+        let words = self.take(
+            "embeddings.word_embeddings.weight",
+            &[config.vocab_size, hidden],
+        )?;
         let positions = self.take(
             "embeddings.position_embeddings.weight",
             &[config.max_position_embeddings, hidden],
@@ -212,7 +254,11 @@ impl Loader<'_> {
                     query: self.linear(&name("attention.self.query"), hidden, hidden)?,
                     key: self.linear(&name("attention.self.key"), hidden, hidden)?,
                     value: self.linear(&name("attention.self.value"), hidden, hidden)?,
-                    attention_output: self.linear(&name("attention.output.dense"), hidden, hidden)?,
+                    attention_output: self.linear(
+                        &name("attention.output.dense"),
+                        hidden,
+                        hidden,
+                    )?,
                     attention_norm: self.layer_norm(
                         &name("attention.output.LayerNorm"),
                         hidden,
@@ -237,7 +283,9 @@ impl Loader<'_> {
 
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, Error> {
         Ok(Linear {
-            weight: self.take(&format!("{name}.weight"), &[outputs, inputs])?.t()?,
+            weight: self
+                .take(&format!("{name}.weight"), &[outputs, inputs])?
+                .t()?,
             bias: self.take(&format!("{name}.bias"), &[outputs])?,
         })
     }

@@ -48,7 +48,9 @@ impl SentenceEncoder {
             max_length: truncation.max_length.min(positions),
             ..truncation
         };
-        tokenizer.with_truncation(Some(truncation)).map_err(tokenizer_error)?;
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(tokenizer_error)?;
         if tokenizer.get_vocab_size(true) > bert.config.vocab_size {
             return Err(Error::Model {
                 path,
@@ -89,8 +91,10 @@ impl SentenceEncoder {
         let batches = texts
             .par_chunks(BATCH)
             .map(|batch| {
-                let ids =
-                    batch.iter().map(|text| self.token_ids(text)).collect::<Result<Vec<_>, _>>()?;
+                let ids = batch
+                    .iter()
+                    .map(|text| self.token_ids(text))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let features = self.pool(&ids)?;
                 done(batch.len());
                 Ok(features)

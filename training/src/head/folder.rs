@@ -23,7 +23,7 @@ const METADATA_KEY: &str = "rankwise";
 pub(super) enum Held {
     Nothing,
     Part(Checkpoint),
-    Whole(RunSummary),
+    Whole(Box<RunSummary>),
 }
 
 /// The state of a run between two epochs.
@@ -53,13 +53,21 @@ impl RunFolder {
     /// [`Error::ForeignFolder`] if it holds anything that is not this run's.
     pub fn open(path: &Path, config: &RunConfig, device: &Device) -> Result<(Self, Held), Error> {
         let text = config.to_toml();
-        let folder = Self { path: path.to_path_buf(), config_sha256: sha256_hex(text.as_bytes()) };
+        let folder = Self {
+            path: path.to_path_buf(),
+            config_sha256: sha256_hex(text.as_bytes()),
+        };
         let config_path = path.join("config.toml");
-        let foreign = |what: String| Error::ForeignFolder { path: path.to_path_buf(), what };
+        let foreign = |what: String| Error::ForeignFolder {
+            path: path.to_path_buf(),
+            what,
+        };
         create_folder(path)?;
         discard_leftovers(path)?;
         if !config_path.exists() {
-            let first = fs::read_dir(path).ok().and_then(|mut entries| entries.next());
+            let first = fs::read_dir(path)
+                .ok()
+                .and_then(|mut entries| entries.next());
             if let Some(Ok(entry)) = first {
                 let name = entry.file_name();
                 return Err(foreign(format!(
@@ -76,7 +84,7 @@ impl RunFolder {
             )));
         }
         let held = if path.join("run.json").exists() {
-            Held::Whole(folder.summary()?)
+            Held::Whole(Box::new(folder.summary()?))
         } else if path.join("checkpoint.safetensors").exists() {
             Held::Part(folder.checkpoint(device)?)
         } else {
@@ -112,7 +120,10 @@ impl RunFolder {
         };
         let notes = serde_json::to_string(&notes).expect("numbers and texts serialise");
         let (state, updates) = head.state();
-        let updates: Vec<u8> = updates.iter().flat_map(|count| count.to_le_bytes()).collect();
+        let updates: Vec<u8> = updates
+            .iter()
+            .flat_map(|count| count.to_le_bytes())
+            .collect();
         let count = updates.len() / 8;
         let (dtype, values) = bytes(state)?;
         write_safetensors(
@@ -137,7 +148,10 @@ impl RunFolder {
         let metadata = safetensors::SafeTensors::read_metadata(&whole)
             .map_err(|error| damaged(error.to_string()))?
             .1;
-        let notes = metadata.metadata().as_ref().and_then(|all| all.get(METADATA_KEY));
+        let notes = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|all| all.get(METADATA_KEY));
         let notes: CheckpointNotes = notes
             .ok_or_else(|| damaged(format!("no metadata key {METADATA_KEY}")))
             .and_then(|text| serde_json::from_str(text).map_err(|e| damaged(e.to_string())))?;
@@ -148,8 +162,14 @@ impl RunFolder {
         let updates = safetensors::SafeTensors::deserialize(&whole)
             .and_then(|tensors| tensors.tensor("updates").map(|view| view.data().to_vec()))
             .map_err(|error| damaged(error.to_string()))?;
-        let updates = updates.as_chunks::<8>().0.iter().map(|&eight| u64::from_le_bytes(eight));
-        let state = tensors.remove("state").ok_or_else(|| damaged("no tensor state".to_owned()))?;
+        let updates = updates
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|&eight| u64::from_le_bytes(eight));
+        let state = tensors
+            .remove("state")
+            .ok_or_else(|| damaged("no tensor state".to_owned()))?;
         Ok(Checkpoint {
             records: notes.records,
             wall_seconds: notes.wall_seconds,
@@ -207,7 +227,9 @@ impl RunFolder {
             .write(&self.path.join("adapter"))?;
         }
         let json = serde_json::to_string_pretty(summary).expect("numbers and texts serialise");
-        write_atomic(&self.path.join("run.json"), |out| out.write_all(json.as_bytes()))?;
+        write_atomic(&self.path.join("run.json"), |out| {
+            out.write_all(json.as_bytes())
+        })?;
         // The checkpoint has served; a leftover does no harm, since run.json is looked for first.
         let _ = fs::remove_file(self.path.join("checkpoint.safetensors"));
         Ok(())
@@ -217,7 +239,10 @@ impl RunFolder {
 fn first_difference<'a>(ours: &'a str, theirs: &'a str) -> Option<(&'a str, &'a str)> {
     let longest = ours.lines().count().max(theirs.lines().count());
     let lines = |text: &'a str| text.lines().chain(std::iter::repeat("(no line)"));
-    lines(ours).zip(lines(theirs)).take(longest).find(|(ours, theirs)| ours != theirs)
+    lines(ours)
+        .zip(lines(theirs))
+        .take(longest)
+        .find(|(ours, theirs)| ours != theirs)
 }
 
 /// Row-major float32 values on the host.
@@ -229,14 +254,23 @@ fn bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>), Error> {
     Ok(match tensor.dtype() {
         DType::F64 => {
             let values = tensor.to_vec1::<f64>()?;
-            (Dtype::F64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            (
+                Dtype::F64,
+                values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+            )
         }
         _ => (Dtype::F32, le_bytes(&host(tensor)?)),
     })
 }
 
 fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 fn write_safetensors(

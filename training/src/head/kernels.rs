@@ -25,7 +25,9 @@ pub(super) fn softmax_gradient(
     if !products.device().is_cpu() {
         let logits = logits(&products, base, bias, scale)?;
         let (rows, classes) = logits.dims2()?;
-        let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?.exp()?;
+        let shifted = logits
+            .broadcast_sub(&logits.max_keepdim(D::Minus1)?)?
+            .exp()?;
         let softmax = shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?;
         let columns = Tensor::arange(0, classes as u32, logits.device())?.reshape((1, classes))?;
         let labels = Tensor::new(labels, logits.device())?.reshape((rows, 1))?;
@@ -50,13 +52,21 @@ pub(super) fn score(
     scale: f64,
 ) -> Result<(f64, usize)> {
     let both = if products.device().is_cpu() {
-        let kernel = Score { labels, scale, has_base: base.is_some() };
+        let kernel = Score {
+            labels,
+            scale,
+            has_base: base.is_some(),
+        };
         // Without a base the products stand in its place, unread.
         products.apply_op3_no_bwd(bias, base.unwrap_or(products), &kernel)?
     } else {
         let logits = logits(products, base, bias, scale)?;
         let labels = Tensor::new(labels, logits.device())?;
-        let right = logits.argmax(D::Minus1)?.eq(&labels)?.to_dtype(DType::F64)?.sum_all()?;
+        let right = logits
+            .argmax(D::Minus1)?
+            .eq(&labels)?
+            .to_dtype(DType::F64)?
+            .sum_all()?;
         let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
         let total = shifted.exp()?.sum(D::Minus1)?.log()?;
         let own = shifted.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?;
@@ -95,19 +105,38 @@ pub(super) struct Moving {
 
 /// Applies AdamW in place to `state`, a flat buffer of parameters, first and second moments (three
 /// equal thirds); row k of `gradient` (parts × width, contiguous) belongs to `parts[k]`.
-pub(super) fn adamw(state: &Tensor, gradient: &Tensor, parts: &[Moving], settings: AdamW) -> Result<()> {
-    if parts.is_empty() || gradient.elem_count() % parts.len() != 0 {
-        bail!("adamw: {} gradients for {} parts", gradient.elem_count(), parts.len());
+pub(super) fn adamw(
+    state: &Tensor,
+    gradient: &Tensor,
+    parts: &[Moving],
+    settings: AdamW,
+) -> Result<()> {
+    if parts.is_empty() || !gradient.elem_count().is_multiple_of(parts.len()) {
+        bail!(
+            "adamw: {} gradients for {} parts",
+            gradient.elem_count(),
+            parts.len()
+        );
     }
     let width = gradient.elem_count() / parts.len();
     if state.device().is_cpu() {
-        let kernel = AdamWStep { parts, width, settings };
+        let kernel = AdamWStep {
+            parts,
+            width,
+            settings,
+        };
         return state.inplace_op2(gradient, &kernel);
     }
     let gradient = gradient.flatten_all()?;
     let third = state.elem_count() / 3;
     for (row, part) in parts.iter().enumerate() {
-        let AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } = settings;
+        let AdamW {
+            learning_rate,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } = settings;
         let (first, second) = part.corrections(settings);
         let read = |block: usize| state.narrow(0, block * third + part.at, width)?.copy();
         let g = gradient.narrow(0, row * width, width)?;
@@ -153,7 +182,7 @@ impl Real for f32 {
         let p = p * r + 8.333_452e-3;
         let p = p * r + 4.166_579_6e-2;
         let p = p * r + 1.666_666_5e-1;
-        let p = p * r + 5.000_000_1e-1;
+        let p = p * r + 0.5;
         let mantissa = p * r * r + r + 1.0;
         let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
         if self > -87.0 { mantissa * power } else { 0.0 }
@@ -176,7 +205,7 @@ fn exponentials<T: Real>(row: &mut [T], base: Option<&[T]>, bias: &[T], scale: T
     }
     if let Some(base) = base {
         for (value, base) in row.iter_mut().zip(base) {
-            *value = *value + *base;
+            *value += *base;
         }
     }
     let larger = |a: T, b: T| if a > b { a } else { b };
@@ -249,10 +278,10 @@ impl SoftmaxGradient<'_> {
                     let (_, sum) = exponentials(row, base, bias, scale);
                     let factor = share / sum;
                     for value in row.iter_mut() {
-                        *value = *value * factor;
+                        *value *= factor;
                     }
                     let own = self.labels[index] as usize;
-                    row[own] = row[own] - share;
+                    row[own] -= share;
                 }
             },
         );
@@ -321,9 +350,8 @@ impl Score<'_> {
                     row.copy_from_slice(product);
                     let base = base.map(|base| &base[index * classes..][..classes]);
                     let own = self.labels[index] as usize;
-                    let own_logit = scale * product[own]
-                        + bias[own]
-                        + base.map_or(T::zero(), |base| base[own]);
+                    let own_logit =
+                        scale * product[own] + bias[own] + base.map_or(T::zero(), |base| base[own]);
                     let (maximum, sum) = exponentials(&mut row, base, bias, scale);
                     loss += (sum.ln() + (maximum - own_logit)).to_f64();
                     // The first of equal maxima counts as the prediction.
@@ -352,7 +380,11 @@ impl CustomOp3 for Score<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         let (start, end) = contiguous(layout)?;
         let both = by_dtype!(products, "score", |values, T| {
-            let base = if self.has_base { Some(part(base, base_layout)?) } else { None };
+            let base = if self.has_base {
+                Some(part(base, base_layout)?)
+            } else {
+                None
+            };
             self.apply::<T>(&values[start..end], base, part(bias, bias_layout)?)
         });
         Ok((CpuStorage::F64(both.to_vec()), Shape::from(2)))

@@ -26,8 +26,8 @@ use rand::Rng;
 use rankwise_data::stream;
 
 use super::kernels::{self, AdamW, Moving};
-use crate::method::Initialisation;
 use crate::RunConfig;
+use crate::method::Initialisation;
 
 /// Labelled rows: features (rows × in), their frozen logits `W₀ x` (rows × out), labels.
 #[derive(Debug, Clone)]
@@ -41,7 +41,11 @@ impl Rows {
     pub fn slice(&self, start: usize, length: usize) -> Result<Self> {
         Ok(Self {
             features: self.features.narrow(0, start, length)?,
-            base: self.base.as_ref().map(|base| base.narrow(0, start, length)).transpose()?,
+            base: self
+                .base
+                .as_ref()
+                .map(|base| base.narrow(0, start, length))
+                .transpose()?,
             labels: self.labels[start..start + length].to_vec(),
         })
     }
@@ -144,7 +148,12 @@ impl Head {
 
     /// The trained bias, as it was drawn before training.
     pub fn initial_bias(config: &RunConfig, inputs: usize, outputs: usize) -> Vec<f64> {
-        uniform(config.seed, "head bias", outputs, 1.0 / (inputs as f64).sqrt())
+        uniform(
+            config.seed,
+            "head bias",
+            outputs,
+            1.0 / (inputs as f64).sqrt(),
+        )
     }
 
     /// Adds the frozen logits to rows that have none; full fine-tuning needs none.
@@ -153,7 +162,11 @@ impl Head {
             Some(_) => Some(features.matmul(&self.frozen.t()?)?),
             None => None,
         };
-        Ok(Rows { features, base, labels })
+        Ok(Rows {
+            features,
+            base,
+            labels,
+        })
     }
 
     /// The trained weight (out × in), full fine-tuning only.
@@ -210,7 +223,11 @@ impl Head {
                 let dy = logits_gradient(x.matmul(&weight.t()?)?, 1.0)?;
                 (vec![dy.t()?.matmul(x)?], dy)
             }
-            Trained::Factors(Factors { a, b_transposed, scale }) => {
+            Trained::Factors(Factors {
+                a,
+                b_transposed,
+                scale,
+            }) => {
                 let down = a.matmul(&x.t()?)?;
                 let dy = logits_gradient(down.t()?.matmul(b_transposed)?, *scale)?;
                 let directions = selected
@@ -239,7 +256,10 @@ impl Head {
         };
         // A product with ones: the same kernel on every device, and no strided sum.
         let ones = Tensor::ones((1, dy.dim(0)?), dy.dtype(), dy.device())?;
-        Ok(Gradients { matrices, bias: ones.matmul(&dy)? })
+        Ok(Gradients {
+            matrices,
+            bias: ones.matmul(&dy)?,
+        })
     }
 
     /// One step of AdamW. Directions that are not `selected` keep value and moments, get no decay,
@@ -252,7 +272,10 @@ impl Head {
     ) -> Result<()> {
         let last = self.updates.len() - 1;
         let moving: Vec<usize> = match selected {
-            Some(selected) => selected.iter().map(|&direction| direction as usize).collect(),
+            Some(selected) => selected
+                .iter()
+                .map(|&direction| direction as usize)
+                .collect(),
             None => (0..last).collect(),
         };
         for &part in moving.iter().chain([&last]) {
@@ -267,19 +290,27 @@ impl Head {
             };
             let parts: Vec<_> = moving
                 .iter()
-                .map(|&part| Moving { at: at + part * width, updates: self.updates[part] })
+                .map(|&part| Moving {
+                    at: at + part * width,
+                    updates: self.updates[part],
+                })
                 .collect();
             kernels::adamw(&self.state, gradient, &parts, settings)?;
             at += width * last;
         }
-        let bias = Moving { at, updates: self.updates[last] };
+        let bias = Moving {
+            at,
+            updates: self.updates[last],
+        };
         kernels::adamw(&self.state, &gradients.bias, &[bias], settings)
     }
 
     /// The state's order: the weight, or A then Bᵀ; then the bias.
     fn views(&self) -> Result<(Trained, Tensor)> {
         let view = |at: usize, rows: usize, columns: usize| {
-            self.state.narrow(0, at, rows * columns)?.reshape((rows, columns))
+            self.state
+                .narrow(0, at, rows * columns)?
+                .reshape((rows, columns))
         };
         let (trained, at) = match self.low_rank {
             None => {
@@ -289,8 +320,15 @@ impl Head {
             Some(LowRank { rank, scale, .. }) => {
                 let a = view(0, rank, self.inputs)?;
                 let b_transposed = view(rank * self.inputs, rank, self.outputs)?;
-                let factors = Factors { a, b_transposed, scale };
-                (Trained::Factors(factors), rank * (self.inputs + self.outputs))
+                let factors = Factors {
+                    a,
+                    b_transposed,
+                    scale,
+                };
+                (
+                    Trained::Factors(factors),
+                    rank * (self.inputs + self.outputs),
+                )
             }
         };
         Ok((trained, self.state.narrow(0, at, self.outputs)?))
@@ -302,7 +340,11 @@ impl Trained {
     fn products(&self, features: &Tensor) -> Result<(Tensor, f64)> {
         Ok(match self {
             Self::Weight(weight) => (features.matmul(&weight.t()?)?, 1.0),
-            Self::Factors(Factors { a, b_transposed, scale }) => {
+            Self::Factors(Factors {
+                a,
+                b_transposed,
+                scale,
+            }) => {
                 let down = features.matmul(&a.t()?)?;
                 (down.matmul(b_transposed)?, *scale)
             }
@@ -324,7 +366,9 @@ impl RunConfig {
 
 fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
     let mut rng = stream(seed, name, 0);
-    (0..count).map(|_| rng.random_range(-bound..bound)).collect()
+    (0..count)
+        .map(|_| rng.random_range(-bound..bound))
+        .collect()
 }
 
 /// Box–Muller, one pair of uniforms a value: few values, and the same stream in any order of use.

@@ -33,19 +33,20 @@ impl EpochRecord {
 /// The records as columns, one row an epoch: what `metrics.parquet` holds.
 pub(super) fn metrics_table(records: &[EpochRecord]) -> Result<Table, rankwise_data::Error> {
     let real = |value: fn(&EpochRecord) -> f64| -> Column { records.iter().map(value).collect() };
-    let maybe = |value: fn(&EpochRecord) -> Option<f64>| -> Column {
-        records.iter().map(value).collect()
-    };
-    let whole = |value: fn(&EpochRecord) -> usize| -> Column {
-        records.iter().map(value).collect()
-    };
+    let maybe =
+        |value: fn(&EpochRecord) -> Option<f64>| -> Column { records.iter().map(value).collect() };
+    let whole =
+        |value: fn(&EpochRecord) -> usize| -> Column { records.iter().map(value).collect() };
     Table::new(vec![
         ("epoch", whole(|r| r.epoch)),
         ("train_loss", real(|r| r.train_loss)),
         ("train_accuracy", real(|r| r.train_accuracy)),
         ("test_loss", real(|r| r.test_loss)),
         ("test_accuracy", real(|r| r.test_accuracy)),
-        ("generalization_error", real(EpochRecord::generalization_error)),
+        (
+            "generalization_error",
+            real(EpochRecord::generalization_error),
+        ),
         ("regulariser", maybe(|r| r.regulariser)),
         ("tau", real(|r| r.measures.tau)),
         ("numerical_rank", whole(|r| r.measures.numerical_rank)),
@@ -54,8 +55,14 @@ pub(super) fn metrics_table(records: &[EpochRecord]) -> Result<Table, rankwise_d
         ("energy_rank_99", whole(|r| r.measures.energy_rank_99)),
         ("stable_rank", maybe(|r| r.measures.stable_rank)),
         ("effective_rank", maybe(|r| r.measures.effective_rank)),
-        ("effective_rank_energy", maybe(|r| r.measures.effective_rank_energy)),
-        ("participation_ratio", maybe(|r| r.measures.participation_ratio)),
+        (
+            "effective_rank_energy",
+            maybe(|r| r.measures.effective_rank_energy),
+        ),
+        (
+            "participation_ratio",
+            maybe(|r| r.measures.participation_ratio),
+        ),
         ("nuclear_ratio", maybe(|r| r.measures.nuclear_ratio)),
         ("frobenius_norm", real(|r| r.measures.frobenius_norm)),
         ("spectral_norm", real(|r| r.measures.spectral_norm)),

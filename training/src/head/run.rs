@@ -59,7 +59,7 @@ pub fn train(
     match held {
         Held::Whole(summary) => {
             observe(Progress::Found(summary.epochs));
-            return Ok(summary);
+            return Ok(*summary);
         }
         Held::Part(checkpoint) => {
             observe(Progress::Found(checkpoint.records.len()));
@@ -99,7 +99,12 @@ pub fn train(
         seed: config.seed,
         data_sha256: task.sha256.clone(),
         config_sha256,
-        platform: format!("{}-{}-{}", std::env::consts::OS, std::env::consts::ARCH, config.device),
+        platform: format!(
+            "{}-{}-{}",
+            std::env::consts::OS,
+            std::env::consts::ARCH,
+            config.device
+        ),
         stop_reason,
         epochs: records.len(),
         trainable_parameters: run.head.state().0.elem_count() / 3,
@@ -129,7 +134,12 @@ impl<'a> Run<'a> {
             Ok(head.prepare(features, split.labels().to_vec())?)
         };
         let (train, test) = (rows(task.set.train())?, rows(task.set.test())?);
-        Ok(Self { config, head, train, test })
+        Ok(Self {
+            config,
+            head,
+            train,
+            test,
+        })
     }
 
     /// One pass over the training rows. Everything random is addressed by the epoch's number.
@@ -218,9 +228,12 @@ impl<'a> Run<'a> {
                 product_singular_values(b, view(&a), factors.scale)?
             }
             None => {
-                let weight = self.head.weight()?.expect("not low-rank, so the weight is trained");
-                let update = (weight.to_dtype(DType::F64)?
-                    - self.head.frozen().to_dtype(DType::F64)?)?;
+                let weight = self
+                    .head
+                    .weight()?
+                    .expect("not low-rank, so the weight is trained");
+                let update =
+                    (weight.to_dtype(DType::F64)? - self.head.frozen().to_dtype(DType::F64)?)?;
                 linalg::singular_values(view(&host(&update)?))?
             }
         };
@@ -233,7 +246,11 @@ impl Rows {
         let indices = Tensor::new(order, self.features.device())?;
         Ok(Self {
             features: self.features.index_select(&indices, 0)?,
-            base: self.base.as_ref().map(|base| base.index_select(&indices, 0)).transpose()?,
+            base: self
+                .base
+                .as_ref()
+                .map(|base| base.index_select(&indices, 0))
+                .transpose()?,
             labels: order.iter().map(|&row| self.labels[row as usize]).collect(),
         })
     }

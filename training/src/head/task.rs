@@ -3,8 +3,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use rankwise_data::{FeatureSet, banking77, banking77_sha256, sha256_file};
 
-use crate::config::{EvaluateOn, TaskConfig};
 use crate::Error;
+use crate::config::{EvaluateOn, TaskConfig};
 
 /// A classification task over fixed features, ready to be trained on.
 #[derive(Debug, Clone)]
