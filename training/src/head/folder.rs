@@ -130,7 +130,7 @@ impl RunFolder {
             &self.path.join("checkpoint.safetensors"),
             &[
                 ("state", dtype, vec![state.elem_count()], &values),
-                ("updates", Dtype::U64, vec![count], &updates),
+                ("updates", Dtype::I64, vec![count], &updates),
             ],
             Some(notes),
         )
@@ -159,22 +159,20 @@ impl RunFolder {
             return Err(damaged("a checkpoint of another configuration".to_owned()));
         }
         let mut tensors = candle_core::safetensors::load_buffer(&whole, &Device::Cpu)?;
-        let updates = safetensors::SafeTensors::deserialize(&whole)
-            .and_then(|tensors| tensors.tensor("updates").map(|view| view.data().to_vec()))
-            .map_err(|error| damaged(error.to_string()))?;
+        let mut take = |name: &str| {
+            tensors
+                .remove(name)
+                .ok_or_else(|| damaged(format!("no tensor {name}")))
+        };
+        let (state, updates) = (take("state")?, take("updates")?);
         let updates = updates
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|&eight| u64::from_le_bytes(eight));
-        let state = tensors
-            .remove("state")
-            .ok_or_else(|| damaged("no tensor state".to_owned()))?;
+            .to_vec1::<i64>()
+            .map_err(|error| damaged(error.to_string()))?;
         Ok(Checkpoint {
             records: notes.records,
             wall_seconds: notes.wall_seconds,
             state: state.to_device(device)?,
-            updates: updates.collect(),
+            updates: updates.into_iter().map(i64::cast_unsigned).collect(),
         })
     }
 

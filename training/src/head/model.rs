@@ -141,9 +141,20 @@ impl Head {
     }
 
     /// Goes back to a kept state of the same configuration.
-    pub fn restore(&mut self, state: Tensor, updates: Vec<u64>) {
+    ///
+    /// # Errors
+    /// If the sizes or types differ from this head's.
+    pub fn restore(&mut self, state: Tensor, updates: Vec<u64>) -> Result<()> {
+        let (own, kept) = (
+            (self.state.dims(), self.state.dtype()),
+            (state.dims(), state.dtype()),
+        );
+        if own != kept || self.updates.len() != updates.len() {
+            candle_core::bail!("kept state: expected {own:?}, found {kept:?}");
+        }
         self.state = state;
         self.updates = updates;
+        Ok(())
     }
 
     /// The trained bias, as it was drawn before training.

@@ -63,7 +63,7 @@ pub fn train(
         }
         Held::Part(checkpoint) => {
             observe(Progress::Found(checkpoint.records.len()));
-            run.head.restore(checkpoint.state, checkpoint.updates);
+            run.head.restore(checkpoint.state, checkpoint.updates)?;
             records = checkpoint.records;
             earlier_seconds = checkpoint.wall_seconds;
         }
