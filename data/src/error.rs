@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write.
-    #[error("{}: {action} failed: {source}", path.display())]
+    #[error("{}: {action} failed", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

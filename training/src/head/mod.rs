@@ -1,6 +1,8 @@
 //! The last-layer protocol: a frozen random head over fixed features, and its update.
 
 mod folder;
+#[cfg(test)]
+mod gradients;
 mod kernels;
 mod model;
 mod record;

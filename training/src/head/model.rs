@@ -91,6 +91,17 @@ pub(super) struct Gradients {
     bias: Tensor,
 }
 
+#[cfg(test)]
+impl Gradients {
+    /// In the state's order.
+    pub fn flat(&self) -> Vec<f64> {
+        let parts = self.matrices.iter().chain([&self.bias]);
+        parts
+            .flat_map(|part| part.flatten_all().unwrap().to_vec1::<f64>().unwrap())
+            .collect()
+    }
+}
+
 impl Head {
     /// W₀ and b uniform in ±1/√in (PyTorch's `Linear`), A as configured, B zero: each from its own
     /// stream of the seed. `config` is resolved.
