@@ -196,7 +196,8 @@ fn without_a_scale_the_update_is_measured_unscaled_and_said_so() {
 #[test]
 fn every_storage_type_is_read_with_its_own_threshold() {
     let values = [1.0, 0.5, -0.25, 3.0];
-    let encoded: [(Dtype, fn(f64) -> Vec<u8>, &str); 4] = [
+    type Encode = fn(f64) -> Vec<u8>;
+    let encoded: [(Dtype, Encode, &str); 4] = [
         (
             Dtype::F64,
             |x| x.to_le_bytes().to_vec(),

@@ -1,0 +1,256 @@
+//! The commands as a user meets them: what they print, write and refuse.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn rankwise(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    command.args(arguments);
+    command
+}
+
+fn train(out: &Path, method: &str) {
+    rankwise(&[
+        "train",
+        "--quiet",
+        "--rank",
+        "4",
+        "--set",
+        "schedule.epochs=11",
+        "--method",
+        method,
+    ])
+    .arg("--out")
+    .arg(out)
+    .assert()
+    .success();
+}
+
+#[test]
+fn a_dumped_configuration_gives_the_same_run() {
+    let first = [
+        "train",
+        "--method",
+        "rm-lora",
+        "--rank",
+        "16",
+        "--seed",
+        "7",
+        "--dump-config",
+    ];
+    let dumped = rankwise(&first).output().unwrap().stdout;
+    let text = String::from_utf8(dumped.clone()).unwrap();
+    assert!(
+        text.contains("directions = 12") && text.contains("seed = 7"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    fs::write(&path, &dumped).unwrap();
+    let again = rankwise(&["train", "--dump-config", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert_eq!(again.stdout, dumped);
+}
+
+/// The audit of a trained adapter finds what the run recorded: an independent path through file,
+/// reader and scale.
+#[test]
+fn the_audit_of_a_run_agrees_with_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), "r-lora");
+    let run = folder.path().join("r-lora-r4-s0");
+    let output = rankwise(&["audit", "--json"])
+        .arg(run.join("adapter"))
+        .output()
+        .unwrap();
+    let audit: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let module = &audit["adapters"][0]["modules"][0];
+    assert_eq!(module["name"], "classifier");
+    assert_eq!(module["shape"], serde_json::json!([77, 384]));
+    let record: Value =
+        serde_json::from_str(&fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    let (last, side) = (
+        &record["last"]["measures"],
+        &record["last"]["orthogonality"],
+    );
+    for (ours, theirs) in [
+        (&module["spectral_norm"], &last["spectral_norm"]),
+        (&module["effective_rank"], &last["effective_rank"]),
+        (&module["energy_rank_99"], &last["energy_rank_99"]),
+        (&module["orthogonality_loss"], &side["loss"]),
+    ] {
+        let (ours, theirs) = (ours.as_f64().unwrap(), theirs.as_f64().unwrap());
+        assert!(
+            (ours - theirs).abs() <= 1e-12 * theirs.abs(),
+            "{ours} {theirs}"
+        );
+    }
+}
+
+#[test]
+fn figures_and_tables_start_from_the_runs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    train(&runs, "lora,gm-lora,full");
+    let figures = folder.path().join("figures");
+    let drawn = rankwise(&["figure", "figure1", "--runs"])
+        .arg(&runs)
+        .arg("--out")
+        .arg(&figures)
+        .ok();
+    assert!(drawn.is_ok());
+    let svg = fs::read_to_string(figures.join("figure1.svg")).unwrap();
+    for text in [
+        "Test Loss v.s. Epoch",
+        "GM-LoRA (R = 4)",
+        "LoRA (R = 4)",
+        "Full fine-tuning",
+    ] {
+        assert!(svg.contains(text), "{text}");
+    }
+    let table = rankwise(&["table", "equal-loss", "--json", "--runs"])
+        .arg(&runs)
+        .output()
+        .unwrap();
+    let rows: Value = serde_json::from_slice(&table.stdout).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+    assert_eq!(rows[0]["method"], "GM-LoRA (R = 4)");
+}
+
+#[test]
+fn the_theorem_holds_on_a_small_grid() {
+    let output = rankwise(&["verify", "--width", "6", "--draws", "3", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let records: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let records = records.as_array().unwrap();
+    assert_eq!(records.len(), 2 * 3 * 7);
+    let exact = |record: &&Value| record["exact"] == true && record["measured"].is_number();
+    let worst = records
+        .iter()
+        .filter(exact)
+        .map(|r| r["measured"].as_f64().unwrap());
+    assert!(worst.fold(0.0, f64::max) < 1e-8);
+}
+
+#[test]
+fn bad_input_is_answered_with_exit_code_2_and_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (file, foreign, out) = (path("file"), path("foreign"), path("out"));
+    fs::write(&file, "not an adapter").unwrap();
+    fs::create_dir_all(folder.path().join("foreign/lora-r4-s0")).unwrap();
+    fs::write(folder.path().join("foreign/lora-r4-s0/mine.txt"), "mine").unwrap();
+    let table = path("table.csv");
+    fs::write(&table, "query,category\na,b\n").unwrap();
+    let pointer = path("adapter_model.safetensors");
+    fs::write(
+        &pointer,
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    )
+    .unwrap();
+    let recipe = path("recipe.toml");
+    fs::write(&recipe, "[schedule]\nepoch = 3\n").unwrap();
+    let cases: [(&[&str], &[&str]); 13] = [
+        (
+            &["train", "--rank", "78", "--out", &out],
+            &["method.rank", "between 1 and 77", "78"],
+        ),
+        (
+            &["train", "--method", "lorra", "--out", &out],
+            &["did you mean \"lora\"?"],
+        ),
+        (
+            &["train", "--config", &recipe, "--out", &out],
+            &["recipe.toml", "schedule.epoch", "\"epochs\""],
+        ),
+        (
+            &["train", "--set", "optimizer.beta1=1.5", "--out", &out],
+            &["optimizer.beta1", "1.5"],
+        ),
+        (
+            &["train", "--set", "task.features=/none", "--out", &out],
+            &["/none", "No such file"],
+        ),
+        (
+            &[
+                "train",
+                "--set",
+                &format!("task.features={file}"),
+                "--out",
+                &out,
+            ],
+            &["file", "safetensors"],
+        ),
+        (
+            &["train", "--rank", "4", "--out", &foreign],
+            &["lora-r4-s0", "mine.txt", "nothing was changed"],
+        ),
+        (
+            &["train", "--rank", "4", "--out", &file],
+            &["file", "create folder failed"],
+        ),
+        (&["train", "--rank", "4"], &["--out DIR"]),
+        (
+            &["train", "--device", "gpu", "--out", &out],
+            &["cpu or cuda:N"],
+        ),
+        (
+            &[
+                "features", "--model", "/none", "--data", &table, "--test", &table, "--out", &out,
+            ],
+            &["table.csv", "column text", "only query, category"],
+        ),
+        (&["audit", &pointer], &["git-lfs"]),
+        (
+            &["figure", "figure1", "--runs", &foreign, "--out", &out],
+            &["foreign", "found none"],
+        ),
+    ];
+    for (arguments, parts) in cases {
+        let output = rankwise(arguments).output().unwrap();
+        let message =
+            String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        for part in parts {
+            assert!(
+                message.contains(part),
+                "{arguments:?}: {part} is not in: {message}"
+            );
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not an adapter");
+    assert!(!Path::new(&out).join("lora-r78-s0").exists());
+}
+
+#[test]
+fn every_command_has_help_with_an_example_and_there_are_completions() {
+    for command in [
+        "reproduce",
+        "verify",
+        "train",
+        "audit",
+        "features",
+        "figure",
+        "table",
+    ] {
+        let output = rankwise(&[command, "--help"]).output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            help.contains("Example") && help.contains(&format!("rankwise {command}")),
+            "{help}"
+        );
+    }
+    let output = rankwise(&["completions", "bash"]).output().unwrap();
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("reproduce")
+    );
+}
