@@ -32,7 +32,11 @@ impl DeviceName {
             // Not `cuda_if_available`, which hides the reason.
             Self::Cuda(index) => Device::new_cuda(index).map_err(|error| Error::Device {
                 device: self.to_string(),
-                reason: error.to_string(),
+                // Without the backtrace that the tensor library appends on request.
+                reason: format!(
+                    "no NVIDIA GPU and driver could be opened: {}",
+                    error.to_string().lines().next().unwrap_or_default()
+                ),
             }),
         }
     }
