@@ -1,10 +1,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array1, Array2, Axis};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::StandardNormal;
 use rand::Rng;
+use rankwise_analysis::linalg::qr;
 use serde::{Deserialize, Serialize};
 
 use crate::network::product;
@@ -13,7 +14,8 @@ use crate::{Error, Fnn, Partition, Problem};
 /// How random targets and frozen networks are related.
 ///
 /// G stands for a D × D matrix of independent N(0, 1/D) entries, so that ‖G x‖ ≈ ‖x‖. Written
-/// `gaussian`, `near-identity:0.5` and `low-rank:4`, on the command line as in files.
+/// `gaussian`, `orthogonal`, `near-identity:0.5`, `low-rank:4`, `ill-conditioned:1000000` and
+/// `rank-deficient:4`, on the command line as in files.
 ///
 /// ```
 /// use rankwise_theory::Family;
@@ -28,6 +30,8 @@ pub enum Family {
     /// Every weight of both networks an independent G.
     #[default]
     Gaussian,
+    /// Every weight of both networks an independent orthogonal matrix, uniform over the group.
+    Orthogonal,
     /// Every weight of both networks an independent I + `noise`·G.
     NearIdentity {
         /// The size of the deviation from the identity, finite and not negative.
@@ -37,6 +41,18 @@ pub enum Family {
     /// this rank with entries of variance 1/D.
     LowRank {
         /// The rank of every E_i, at most D.
+        rank: usize,
+    },
+    /// Every weight of both networks U S Vᵀ with U and V orthogonal and singular values that fall
+    /// geometrically from one to 1/`condition`.
+    IllConditioned {
+        /// σ₁/σ_D of every weight, finite and at least one.
+        condition: f64,
+    },
+    /// Target weights independent G; frozen weights of this rank with entries of variance 1/D: a
+    /// construction over several layers meets a singular product unless the rank is D.
+    RankDeficient {
+        /// The rank of every frozen weight, at most D.
         rank: usize,
     },
 }
@@ -61,28 +77,38 @@ impl Family {
             false => Err(Error::invalid(what, "a finite number from 0", value)),
         };
         scale("bias scale", bias_scale)?;
+        if width == 0 {
+            return Err(Error::invalid("width of the networks", "at least 1", 0));
+        }
         match self {
             Self::NearIdentity { noise } => scale("noise of near-identity", noise)?,
-            Self::LowRank { rank } if rank > width => {
+            Self::LowRank { rank } | Self::RankDeficient { rank } if rank > width => {
                 let expected = format!("at most the width, {width}");
-                return Err(Error::invalid("rank of low-rank", expected, rank));
+                return Err(Error::invalid(format!("rank of {self}"), expected, rank));
             }
-            Self::Gaussian | Self::LowRank { .. } => {}
+            Self::IllConditioned { condition } if !(condition.is_finite() && condition >= 1.0) => {
+                let expected = "a finite number from 1";
+                return Err(Error::invalid("condition number", expected, condition));
+            }
+            _ => {}
         }
         let entry = 1.0 / (width as f64).sqrt();
-        let frozen: Vec<_> = (0..partition.frozen_layers())
-            .map(|_| self.weight(width, rng))
-            .collect();
+        let mut frozen = Vec::with_capacity(partition.frozen_layers());
+        for _ in 0..partition.frozen_layers() {
+            frozen.push(match self {
+                Self::LowRank { .. } => gaussian((width, width), entry, rng),
+                Self::RankDeficient { rank } => low_rank(width, rank, rng),
+                _ => self.weight(width, rng),
+            });
+        }
         let mut target = Vec::with_capacity(partition.target_layers());
         let mut biases = Vec::with_capacity(partition.target_layers());
         for layers in partition.blocks() {
             target.push(match self {
-                Self::Gaussian | Self::NearIdentity { .. } => self.weight(width, rng),
                 Self::LowRank { rank } => {
-                    let left = gaussian((width, rank), entry / (rank.max(1) as f64).sqrt(), rng);
-                    let update = left.dot(&gaussian((rank, width), 1.0, rng));
-                    product(&frozen[layers.clone()], width) + update
+                    product(&frozen[layers.clone()], width) + low_rank(width, rank, rng)
                 }
+                _ => self.weight(width, rng),
             });
             let bias = gaussian((1, width), bias_scale * entry, rng);
             biases.push(bias.remove_axis(Axis(0)));
@@ -91,16 +117,39 @@ impl Family {
         Problem::new(target, Fnn::without_biases(frozen)?, partition)
     }
 
-    /// A weight that no other depends on.
+    /// A weight of the target that does not depend on the frozen ones.
     fn weight(self, width: usize, rng: &mut impl Rng) -> Array2<f64> {
         let std = 1.0 / (width as f64).sqrt();
         match self {
-            Self::Gaussian | Self::LowRank { .. } => gaussian((width, width), std, rng),
+            Self::Gaussian | Self::LowRank { .. } | Self::RankDeficient { .. } => {
+                gaussian((width, width), std, rng)
+            }
+            Self::Orthogonal => orthogonal(width, rng),
             Self::NearIdentity { noise } => {
                 Array2::eye(width) + gaussian((width, width), noise * std, rng)
             }
+            Self::IllConditioned { condition } => {
+                let last = width.saturating_sub(1).max(1) as f64;
+                let sigma = Array1::from_shape_fn(width, |k| condition.powf(-(k as f64) / last));
+                (orthogonal(width, rng) * &sigma).dot(&orthogonal(width, rng))
+            }
         }
     }
+}
+
+/// Uniform over the orthogonal group: Q of a Gaussian matrix with R's diagonal made positive
+/// (Mezzadri 2007).
+fn orthogonal(width: usize, rng: &mut impl Rng) -> Array2<f64> {
+    let factors = qr(gaussian((width, width), 1.0, rng).view());
+    let signs = factors.r.diag().mapv(f64::signum);
+    factors.q * &signs
+}
+
+/// A matrix of this rank with entries of variance 1/D.
+fn low_rank(width: usize, rank: usize, rng: &mut impl Rng) -> Array2<f64> {
+    let std = 1.0 / (width as f64 * rank.max(1) as f64).sqrt();
+    let left = gaussian((width, rank), std, rng);
+    left.dot(&gaussian((rank, width), 1.0, rng))
 }
 
 fn gaussian(shape: (usize, usize), std: f64, rng: &mut impl Rng) -> Array2<f64> {
@@ -111,8 +160,11 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gaussian => f.write_str("gaussian"),
+            Self::Orthogonal => f.write_str("orthogonal"),
             Self::NearIdentity { noise } => write!(f, "near-identity:{noise}"),
             Self::LowRank { rank } => write!(f, "low-rank:{rank}"),
+            Self::IllConditioned { condition } => write!(f, "ill-conditioned:{condition}"),
+            Self::RankDeficient { rank } => write!(f, "rank-deficient:{rank}"),
         }
     }
 }
@@ -121,15 +173,23 @@ impl FromStr for Family {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        let number = |text: &str| text.parse::<f64>().ok();
+        let count = |text: &str| text.parse::<usize>().ok();
         let parsed = match text.split_once(':') {
             None if text == "gaussian" => Some(Self::Gaussian),
+            None if text == "orthogonal" => Some(Self::Orthogonal),
             Some(("near-identity", noise)) => {
-                noise.parse().ok().map(|noise| Self::NearIdentity { noise })
+                number(noise).map(|noise| Self::NearIdentity { noise })
             }
-            Some(("low-rank", rank)) => rank.parse().ok().map(|rank| Self::LowRank { rank }),
+            Some(("low-rank", rank)) => count(rank).map(|rank| Self::LowRank { rank }),
+            Some(("ill-conditioned", condition)) => {
+                number(condition).map(|condition| Self::IllConditioned { condition })
+            }
+            Some(("rank-deficient", rank)) => count(rank).map(|rank| Self::RankDeficient { rank }),
             _ => None,
         };
-        let expected = "gaussian, near-identity:NOISE or low-rank:RANK";
+        let expected = "gaussian, orthogonal, near-identity:NOISE, low-rank:RANK, \
+                        ill-conditioned:CONDITION or rank-deficient:RANK";
         parsed.ok_or_else(|| Error::invalid("family", expected, text))
     }
 }
@@ -195,6 +255,44 @@ mod tests {
         let problem = draw(Family::NearIdentity { noise: 0.0 });
         assert_eq!(problem.target().weights()[1], Array2::<f64>::eye(64));
         assert_eq!(problem.discrepancies()[0].singular_values(), [0.0; 64]);
+    }
+
+    #[test]
+    fn orthogonal_and_ill_conditioned_weights_have_their_spectra() {
+        let spectra = |family: Family| -> Vec<Vec<f64>> {
+            let problem = draw(family);
+            let weights = problem.frozen().weights().iter();
+            weights
+                .map(|w| crate::oracle_singular_values(w.view()).expect("converges"))
+                .collect()
+        };
+        for sigma in spectra(Family::Orthogonal) {
+            assert!(sigma.iter().all(|s| (s - 1.0).abs() < 1e-13), "{sigma:?}");
+        }
+        for sigma in spectra(Family::IllConditioned { condition: 1e4 }) {
+            // A step of 10^(−4/63) each, to the rounding of the largest.
+            let expected = |k: usize| 10_f64.powf(-4.0 * k as f64 / 63.0);
+            let mut gaps = (0..).zip(&sigma).map(|(k, s)| (s - expected(k)).abs());
+            assert!(gaps.all(|gap| gap < 1e-13), "{sigma:?}");
+        }
+        for sigma in spectra(Family::RankDeficient { rank: 5 }) {
+            assert!(sigma[4] > 0.1 && sigma[5] < 1e-13, "{sigma:?}");
+        }
+    }
+
+    #[test]
+    fn names_go_both_ways() {
+        for name in [
+            "gaussian",
+            "orthogonal",
+            "near-identity:0.5",
+            "low-rank:4",
+            "ill-conditioned:1000",
+            "rank-deficient:3",
+        ] {
+            let family: Family = name.parse().expect("a family");
+            assert_eq!(family.to_string(), name);
+        }
     }
 
     #[test]
