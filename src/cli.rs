@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rankwise_theory::{Aim, Family, Lift, Order};
 use rankwise_training::{DeviceName, MethodName};
+use serde::de::DeserializeOwned;
 
 /// The rank theory of low-rank adaptation: verify the theorem, train the methods, audit adapters.
 #[derive(Debug, Parser)]
@@ -57,7 +59,10 @@ pub enum Command {
     )]
     Reproduce(ReproduceOptions),
     /// Check the theorem's bounds on random networks; exit code 1 if a proved one is violated.
-    #[command(after_help = "Example:\n  rankwise verify --width 16 --draws 5 --out theory")]
+    #[command(after_help = "Examples:\n  rankwise verify --out theory\n  \
+        rankwise verify --widths 64 --target-layers 1 --block-layers 4,6,8 --draws 20 --ranks 8\n  \
+        rankwise verify --case case.json\n  rankwise verify --counterexample\n  \
+        rankwise verify --random 10000 --seed 0")]
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters.
     #[command(
@@ -138,13 +143,87 @@ pub struct ReproduceOptions {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("instead").multiple(false))]
 pub struct VerifyOptions {
-    /// D, the width of the networks.
-    #[arg(long, default_value_t = 16, value_name = "D")]
-    pub width: usize,
-    /// Random problems of every shape.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    /// Verify the cases of a JSON file and print every quantity of each as JSON.
+    #[arg(long, value_name = "FILE", group = "instead")]
+    pub case: Option<PathBuf>,
+    /// Show that Eq. 8 as printed fails for every choice of adapters, for D from 4 to 1024.
+    #[arg(long, group = "instead")]
+    pub counterexample: bool,
+    /// Verify N random configurations: shapes, uneven partitions, ranks, biases.
+    #[arg(long, value_name = "N", group = "instead")]
+    pub random: Option<usize>,
+    #[command(flatten)]
+    pub grid: GridOptions,
+    /// Take a second opinion on every spectrum from another library.
+    #[arg(long)]
+    pub oracle: bool,
+}
+
+/// The grid of random problems; every flag replaces one axis.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Grid of random problems")]
+pub struct GridOptions {
+    /// Values of D, the networks' width [default: 8,16,32,64].
+    #[arg(
+        long,
+        visible_alias = "width",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub widths: Option<Vec<usize>>,
+    /// Values of L̄, the target's depth.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,2,3",
+        value_name = "LIST"
+    )]
+    pub target_layers: Vec<usize>,
+    /// Values of |P_i|, the frozen layers for each of the target.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,2,3",
+        value_name = "LIST"
+    )]
+    pub block_layers: Vec<usize>,
+    /// gaussian, orthogonal, near-identity:NOISE, low-rank:RANK, ill-conditioned:CONDITION,
+    /// rank-deficient:RANK [default: one of each].
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub families: Option<Vec<Family>>,
+    /// Values of R, the same in every layer [default: all from 0 to D].
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub ranks: Option<Vec<usize>>,
+    /// Expected norms of the target's biases.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,1",
+        value_name = "LIST"
+    )]
+    pub bias_scales: Vec<f64>,
+    /// Random problems of every kind.
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub draws: u64,
+    /// Gaussian inputs to measure the error on.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub samples: usize,
+    /// Whether biases hold on the sample, or on the ball around it: sample or ball.
+    #[arg(long, default_value = "sample", value_parser = named::<Lift>, value_name = "NAME")]
+    pub lift: Lift,
+    /// How an update is split over layers: small-first, or large-first as in the paper.
+    #[arg(long, default_value = "small-first", value_parser = named::<Order>, value_name = "NAME")]
+    pub order: Order,
+    /// What an update is chosen for: plain, second-moment or regression.
+    #[arg(long, default_value = "plain", value_parser = named::<Aim>, value_name = "NAME")]
+    pub aim: Aim,
+}
+
+/// One of a closed set of names, as they are written in files.
+fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]

@@ -124,19 +124,139 @@ fn figures_and_tables_start_from_the_runs_alone() {
 
 #[test]
 fn the_theorem_holds_on_a_small_grid() {
-    let output = rankwise(&["verify", "--width", "6", "--draws", "3", "--json"])
-        .output()
-        .unwrap();
+    let families = "gaussian,orthogonal,low-rank:2,rank-deficient:3";
+    let out = tempfile::tempdir().unwrap();
+    let output = rankwise(&[
+        "verify", "--width", "6", "--draws", "3", "--json", "--oracle",
+    ])
+    .args(["--target-layers", "1,2", "--block-layers", "2"])
+    .args(["--families", families, "--out"])
+    .arg(out.path())
+    .output()
+    .unwrap();
     assert_eq!(output.status.code(), Some(0));
+    for file in [
+        "theory.parquet",
+        "theory.csv",
+        "bounds.svg",
+        "bounds.png",
+        "ratios.svg",
+    ] {
+        assert!(
+            out.path().join(file).metadata().unwrap().len() > 500,
+            "{file}"
+        );
+    }
     let records: Value = serde_json::from_slice(&output.stdout).unwrap();
     let records = records.as_array().unwrap();
-    assert_eq!(records.len(), 2 * 3 * 7);
+    assert_eq!(records.len(), 2 * 4 * 2 * 3 * 7);
     let exact = |record: &&Value| record["exact"] == true && record["measured"].is_number();
     let worst = records
         .iter()
         .filter(exact)
         .map(|r| r["measured"].as_f64().unwrap());
     assert!(worst.fold(0.0, f64::max) < 1e-8);
+}
+
+/// The closed forms: e = D^(1/4)/(2D²), every adapter at least e√D(1 − 2/D), the printed bound
+/// D^(1/4) e, the corrected one √D e.
+#[test]
+fn the_counterexample_is_a_table_of_closed_forms() {
+    let output = rankwise(&["verify", "--counterexample"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .skip(1)
+        .take(9)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (power, row) in (2..).zip(&rows) {
+        let d = f64::from(1 << power);
+        let e = d.powf(0.25) / (2.0 * d * d);
+        assert_eq!(row[0], d.to_string());
+        assert_eq!(row[2], format!("{:.4e}", e * d.sqrt() * (1.0 - 2.0 / d)));
+        assert_eq!(row[4], format!("{:.4e}", d.powf(0.25) * e));
+        assert_eq!(row[6], format!("{:.4e}", d.sqrt() * e));
+        let verdict = if d < 6.0 {
+            "fails here"
+        } else {
+            "fails for all"
+        };
+        assert_eq!(row[7..].join(" "), verdict);
+    }
+}
+
+#[test]
+fn a_case_is_answered_in_full_and_its_faults_by_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("case.json");
+    let case = r#"{"id": "by hand", "D": 2, "L_target": 1, "L_frozen": 1, "expected": 1,
+        "target_W": [[[2, 0], [0, 1]]], "target_b": [[0, 0]], "frozen_W": [[[0, 0], [0, 0]]],
+        "partition": [[1]], "R": [1], "Sigma": [[1, 0], [0, 1]]}"#;
+    let verify = |text: &str| {
+        fs::write(&file, text).unwrap();
+        rankwise(&["verify", "--json", "--oracle", "--case"])
+            .arg(&file)
+            .output()
+            .unwrap()
+    };
+    let output = verify(case);
+    assert_eq!(output.status.code(), Some(0));
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert!(note.contains("the key expected is not read"), "{note}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["rank_E"], serde_json::json!([2]));
+    assert_eq!(report["e"], serde_json::json!([1.0]));
+    assert_eq!(report["linear_rms_plain"], 1.0);
+    assert_eq!(report["bound_corrected"], 2_f64.sqrt());
+    assert!(report["oracle_difference"].as_f64().unwrap() < 1e-14);
+    for (good, bad, place) in [
+        (
+            r#""R": [1]"#,
+            r#""R": [3]"#,
+            "R[0]: expected a rank from 0 to D = 2, found 3",
+        ),
+        ("[[1]]", "[[2]]", "partition: order of layers"),
+        ("[[1]]", "[[1, 1]]", "partition: order of layers"),
+        (
+            r#""D": 2"#,
+            r#""D": 0"#,
+            "D: expected a whole number from 1, found 0",
+        ),
+        (
+            "[[[2, 0], [0, 1]]]",
+            "[[[2, 0], [0]]]",
+            "target_W[0][1]: expected a list of 2",
+        ),
+        (
+            "[[[2, 0], [0, 1]]]",
+            "[[[2, 0], [0, 1e999]]]",
+            "expected JSON",
+        ),
+        (
+            "[[1, 0], [0, 1]]}",
+            "[[1, 0.5], [0, 1]]}",
+            "Sigma: second moment: expected a symm",
+        ),
+        (
+            "[[1, 0], [0, 1]]}",
+            "[[1, 0], [0, -1]]}",
+            "Sigma: second moment: expected no neg",
+        ),
+        (r#""by hand""#, "7", "id: expected text, found 7"),
+        ("{", "[", "expected JSON"),
+    ] {
+        assert!(case.contains(good), "{good}");
+        let output = verify(&case.replacen(good, bad, 1));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains(place) && message.contains("case.json"),
+            "{message}"
+        );
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]

@@ -103,55 +103,94 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
     Ok(scatter_grid(&charts, 2)?)
 }
 
-/// Measured error and both bounds of Theorem 3.1 against R, one chart a shape; mean over seeds,
+/// Measured error and the bounds of Theorem 3.1 against R, one chart a shape; mean over problems,
 /// the band from the least to the greatest.
 ///
 /// # Errors
 /// If there is nothing to draw.
 pub fn bound_chart(records: &[CellRecord]) -> Result<Figure> {
-    let mut depths: Vec<_> = records
-        .iter()
-        .map(|r| (r.target_layers, r.frozen_layers))
-        .collect();
-    depths.sort_unstable();
-    depths.dedup();
-    let panels: Vec<Panel> = depths
+    let series: [Series; 3] = [
+        (
+            "Literal bound (Eq. 8)",
+            1,
+            Stroke::Dotted,
+            Marker::Square,
+            |r| Some(r.bound_literal),
+        ),
+        (
+            "Corrected bound",
+            2,
+            Stroke::Dashed,
+            Marker::Triangle,
+            |r| Some(r.bound_corrected),
+        ),
+        ("Measured error", 0, Stroke::Solid, Marker::Circle, |r| {
+            r.measured
+        }),
+    ];
+    theory_chart(records, "Mean error", &series)
+}
+
+/// The measured error as a share of every bound against R, one chart a shape, where the error is
+/// more than rounding: above one, the bound is violated.
+///
+/// # Errors
+/// If there is nothing to draw.
+pub fn ratio_chart(records: &[CellRecord]) -> Result<Figure> {
+    fn share(record: &CellRecord, bound: Option<f64>) -> Option<f64> {
+        let measured = record.measured.filter(|_| !record.exact)?;
+        bound
+            .filter(|&bound| bound > 0.0)
+            .map(|bound| measured / bound)
+    }
+    let series: [Series; 4] = [
+        (
+            "of the literal (Eq. 8)",
+            1,
+            Stroke::Dotted,
+            Marker::Square,
+            |r| share(r, Some(r.bound_literal)),
+        ),
+        (
+            "of the corrected",
+            2,
+            Stroke::Dashed,
+            Marker::Triangle,
+            |r| share(r, Some(r.bound_corrected)),
+        ),
+        ("of the spectral", 3, Stroke::Dashed, Marker::Square, |r| {
+            share(r, Some(r.bound_spectral))
+        }),
+        ("of the tail", 0, Stroke::Solid, Marker::Circle, |r| {
+            share(r, r.bound_tail)
+        }),
+    ];
+    theory_chart(records, "Measured error / bound", &series)
+}
+
+type Series = (&'static str, usize, Stroke, Marker, Quantity);
+
+fn theory_chart(records: &[CellRecord], y_label: &str, series: &[Series]) -> Result<Figure> {
+    let shape = |r: &CellRecord| (r.width, r.target_layers, r.frozen_layers);
+    let mut shapes: Vec<_> = records.iter().map(shape).collect();
+    shapes.sort_unstable();
+    shapes.dedup();
+    let panels: Vec<Panel> = shapes
         .into_iter()
-        .map(|(target_layers, frozen_layers)| {
+        .map(|(width, target, frozen)| {
             let own: Vec<&CellRecord> = records
                 .iter()
-                .filter(|r| (r.target_layers, r.frozen_layers) == (target_layers, frozen_layers))
+                .filter(|record| shape(record) == (width, target, frozen))
                 .collect();
-            let width = own.first().map_or(0, |record| record.width);
-            let quantity = |label: &str, index: usize, stroke, marker, value: Quantity| {
-                theory_curve(&own, label, PALETTE[index], stroke, marker, value)
-            };
+            let curves = series.iter().map(|&(label, color, stroke, marker, value)| {
+                theory_curve(&own, label, PALETTE[color], stroke, marker, value)
+            });
             Panel {
-                title: format!(
-                    "D = {width}, target depth {target_layers}, frozen depth {frozen_layers}"
-                ),
+                title: format!("D = {width}, target depth {target}, frozen depth {frozen}"),
                 x_label: "Rank R of every adapter".to_owned(),
-                y_label: "Mean error".to_owned(),
+                y_label: y_label.to_owned(),
                 y_scale: Scale::log(),
-                curves: vec![
-                    quantity(
-                        "Literal bound (Eq. 8)",
-                        1,
-                        Stroke::Dotted,
-                        Marker::Square,
-                        |r| Some(r.bound_literal),
-                    ),
-                    quantity(
-                        "Corrected bound",
-                        2,
-                        Stroke::Dashed,
-                        Marker::Triangle,
-                        |r| Some(r.bound_corrected),
-                    ),
-                    quantity("Measured error", 0, Stroke::Solid, Marker::Circle, |r| {
-                        r.measured
-                    }),
-                ],
+                curves: curves.collect(),
                 ..Panel::default()
             }
         })

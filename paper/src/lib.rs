@@ -11,13 +11,14 @@ mod reproduce;
 mod tables;
 
 pub use compare::{Comparison, Difference, Row, compare};
-pub use drawing::{bound_chart, figure1, rank_scatter};
+pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
 pub use link::{Link, RANK_MEASURES, link};
 pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
 pub use tables::{
-    Cells, audit_cells, audit_summary_cells, comparison_cells, link_cells, run_cells, text_table,
-    theory_cells, violates_a_proved_bound,
+    Cells, audit_cells, audit_summary_cells, comparison_cells, counterexample_cells, link_cells,
+    random_cells, run_cells, text_table, theory_cells, theory_summary_cells,
+    violates_a_proved_bound,
 };

@@ -163,6 +163,11 @@ pub fn theory_table(records: &[CellRecord]) -> Result<Table> {
         ("width", whole(|r| r.width)),
         ("target_layers", whole(|r| r.target_layers)),
         ("frozen_layers", whole(|r| r.frozen_layers)),
+        (
+            "family",
+            records.iter().map(|r| r.family.to_string()).collect(),
+        ),
+        ("bias_scale", real(|r| r.bias_scale)),
         ("seed", records.iter().map(|r| r.seed as usize).collect()),
         ("rank", whole(|r| r.rank)),
         (
@@ -175,7 +180,9 @@ pub fn theory_table(records: &[CellRecord]) -> Result<Table> {
         ("bound_spectral", real(|r| r.bound_spectral)),
         ("bound_tail", maybe(|r| r.bound_tail)),
         ("measured", maybe(|r| r.measured)),
+        ("rounding", maybe(|r| r.rounding)),
         ("defect", maybe(|r| r.defect)),
+        ("condition", maybe(|r| r.condition)),
         ("exact", whole(|r| usize::from(r.exact))),
     ])?)
 }

@@ -1,42 +1,219 @@
-use anyhow::Result;
-use rankwise_data::create_folder;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
-    bound_chart, text_table, theory_cells, theory_findings, theory_table, violates_a_proved_bound,
-    write_figure,
+    Cells, bound_chart, counterexample_cells, random_cells, ratio_chart, text_table, theory_cells,
+    theory_findings, theory_summary_cells, theory_table, violates_a_proved_bound, write_figure,
 };
-use rankwise_theory::{Grid, verify_grid};
+use rankwise_theory::{
+    Case, CellRecord, Counterexample, Grid, ORACLE, Strategy, verify_grid, verify_random,
+};
+use serde::Serialize;
 
 use super::Outcome;
-use crate::cli::{Common, VerifyOptions};
+use crate::cli::{Common, GridOptions, VerifyOptions};
 use crate::progress;
 
-/// The theorem on random networks: bounds beside the measured error of the constructed adapters.
+/// The most groups of one shape and rank that are printed one by one.
+const MAX_ROWS: usize = 80;
+
+/// The theorem put to the test: on a grid of random networks, on given cases, on the counterexample
+/// to the printed bound, or on random configurations.
 pub fn run(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
-    let seed = common.seed.unwrap_or(0);
-    let grid = Grid {
-        width: options.width,
-        seeds: (seed..seed + options.draws).collect(),
-        ..Grid::default()
-    };
+    if let Some(out) = &common.out {
+        create_folder(out)?;
+    }
+    if let Some(file) = &options.case {
+        cases(file, options.oracle, common)
+    } else if options.counterexample {
+        counterexample(common)
+    } else if let Some(count) = options.random {
+        random(count, common)
+    } else {
+        grid(options, common)
+    }
+}
+
+fn grid(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
+    let grid = requested(&options.grid, common.seed.unwrap_or(0));
     let bar = progress::bar(grid.records(), "problems", common.quiet);
     bar.set_message("verifying");
     let records = verify_grid(&grid, |done| bar.inc(done as u64))?;
     bar.finish_and_clear();
     if let Some(out) = &common.out {
-        create_folder(out)?;
-        theory_table(&records)?.write_parquet(&out.join("theory.parquet"))?;
-        write_figure(&bound_chart(&records)?, out, "bounds")?;
+        let table = theory_table(&records)?;
+        table.write_parquet(&out.join("theory.parquet"))?;
+        table.write_csv(&out.join("theory.csv"))?;
+        let shown = typical(&records);
+        write_figure(&bound_chart(&shown)?, out, "bounds")?;
+        write_figure(&ratio_chart(&shown)?, out, "ratios")?;
     }
     if common.json {
         println!("{}", serde_json::to_string_pretty(&records)?);
     } else if !common.quiet {
-        println!("{}\n", text_table(&theory_cells(&records)));
+        let every = theory_cells(&records);
+        let cells = match every.1.len() <= MAX_ROWS {
+            true => every,
+            false => theory_summary_cells(&records),
+        };
+        println!("{}\n", text_table(&cells));
         for finding in theory_findings(&records) {
             println!("- {finding}");
         }
     }
-    Ok(match records.iter().any(violates_a_proved_bound) {
-        true => Outcome::CheckFailed,
-        false => Outcome::Done,
-    })
+    let mut holds = !records.iter().any(violates_a_proved_bound);
+    if options.oracle {
+        let mut largest: f64 = 0.0;
+        for cell in grid.cells() {
+            let Some(difference) = cell.draw()?.problem().oracle_difference() else {
+                bail!("verify: the second library's iteration did not end for {cell:?}");
+            };
+            largest = largest.max(difference);
+        }
+        if !common.quiet && !common.json {
+            println!(
+                "- Second opinion on every spectrum: the largest difference is {largest:.1e} of \
+                 its largest singular value (tolerance {ORACLE:.0e})."
+            );
+        }
+        holds &= largest <= ORACLE;
+    }
+    Ok(outcome(holds))
+}
+
+fn requested(options: &GridOptions, seed: u64) -> Grid {
+    let full = Grid::full();
+    let depths = |&target: &usize| {
+        let frozen = move |block: &usize| (target, target.saturating_mul(*block));
+        options.block_layers.iter().map(frozen)
+    };
+    Grid {
+        widths: options.widths.clone().unwrap_or(full.widths),
+        depths: options.target_layers.iter().flat_map(depths).collect(),
+        families: options.families.clone().unwrap_or(full.families),
+        seeds: (seed..seed.saturating_add(options.draws)).collect(),
+        ranks: options.ranks.clone(),
+        bias_scales: options.bias_scales.clone(),
+        samples: options.samples,
+        lift: options.lift,
+        strategy: Strategy {
+            order: options.order,
+            aim: options.aim,
+        },
+    }
+}
+
+/// The records to draw: of the first family, with biases if there are any, at the largest width
+/// whose ranks can still be told apart, so that every chart shows one kind of problem.
+fn typical(records: &[CellRecord]) -> Vec<CellRecord> {
+    const LEGIBLE: usize = 16;
+    let family = records.first().map(|record| record.family);
+    let bias = records.iter().map(|r| r.bias_scale).fold(0.0, f64::max);
+    let widths = || records.iter().map(|record| record.width);
+    let width = widths()
+        .filter(|&width| width <= LEGIBLE)
+        .max()
+        .or(widths().min());
+    let chosen = records.iter().filter(|record| {
+        Some(record.family) == family && record.bias_scale == bias && Some(record.width) == width
+    });
+    chosen.cloned().collect()
+}
+
+fn cases(file: &Path, oracle: bool, common: &Common) -> Result<Outcome> {
+    let mut holds = true;
+    let mut reports = Vec::new();
+    for case in Case::read(file)? {
+        for key in &case.unknown_keys {
+            eprintln!(
+                "note: {}: {}: the key {key} is not read",
+                file.display(),
+                case.id
+            );
+        }
+        let mut report = case.verify()?;
+        if oracle {
+            report.oracle_difference = case.problem.oracle_difference();
+            holds &= report
+                .oracle_difference
+                .is_some_and(|difference| difference <= ORACLE);
+        }
+        let violated = report.violated;
+        holds &= !violated.is_some_and(|v| v.corrected || v.spectral || v.tail);
+        if !common.quiet {
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        reports.push(report);
+    }
+    keep(&reports, "cases", common)?;
+    Ok(outcome(holds))
+}
+
+fn counterexample(common: &Common) -> Result<Outcome> {
+    const RANK: usize = 1;
+    let mut records = Vec::new();
+    for width in (2..=10).map(|power| 1 << power) {
+        records.push(Counterexample::new(width)?.record(RANK)?);
+    }
+    show(
+        &records,
+        &counterexample_cells(&records),
+        "counterexample",
+        common,
+    )?;
+    if !common.json && !common.quiet {
+        println!(
+            "\nWhere every adapter's error is at least more than Eq. 8 as printed allows, no choice \
+             of adapters and biases satisfies it; the corrected bound holds throughout."
+        );
+    }
+    // Rounding of sums over D points.
+    let holds = |bound: f64, error: f64| error <= bound * (1.0 + 1e-9);
+    Ok(outcome(records.iter().all(|record| {
+        holds(record.bound_corrected, record.measured) && holds(record.measured, record.lower_bound)
+    })))
+}
+
+fn random(count: usize, common: &Common) -> Result<Outcome> {
+    let bar = progress::bar(count, "configurations", common.quiet);
+    bar.set_message("verifying");
+    let summary = verify_random(count, common.seed.unwrap_or(0), || bar.inc(1))?;
+    bar.finish_and_clear();
+    show(&summary, &random_cells(&summary), "random", common)?;
+    if !common.json && !common.quiet {
+        println!(
+            "\n{} configurations from seed {}; {} met a singular product and have no construction.",
+            summary.configurations, summary.seed, summary.singular
+        );
+    }
+    Ok(outcome(!summary.violates_a_proved_bound()))
+}
+
+/// Prints records as a table or as JSON, and keeps the JSON.
+fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common) -> Result<()> {
+    keep(records, name, common)?;
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(records)?);
+    } else if !common.quiet {
+        println!("{}", text_table(cells));
+    }
+    Ok(())
+}
+
+/// Writes the JSON of `records` to the folder for results, if there is one.
+fn keep(records: &impl Serialize, name: &str, common: &Common) -> Result<()> {
+    let Some(out) = &common.out else {
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(records)?;
+    let path = out.join(name).with_extension("json");
+    Ok(write_atomic(&path, |file| file.write_all(json.as_bytes()))?)
+}
+
+fn outcome(holds: bool) -> Outcome {
+    match holds {
+        true => Outcome::Done,
+        false => Outcome::CheckFailed,
+    }
 }

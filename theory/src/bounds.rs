@@ -28,7 +28,8 @@
 //! - **spectral** (proved, tighter): B_0 = 0, m_0 = √tr Σ, then
 //!   B_i = B_{i−1}(‖W̄_i‖₂ + e_i) + e_i m_{i−1} and m_i = ‖W̄_i‖₂ m_{i−1} + ‖b̄_i‖.
 //! - **tail** (proved, known only once the adapters are): B_i = B_{i−1}‖W̄_i‖₂ + √tr(Δ_i S_{i−1} Δ_iᵀ)
-//!   with Δ_i = ∏Ŵ − W̄_i and S_{i−1} the second moment of the adapted network's input to block i.
+//!   with Δ_i = ∏Ŵ − W̄_i and S_{i−1} the second moment of the adapted network's input to block i;
+//!   where a block's bias is not b̄_i, the difference is added to Δ_i z under the root.
 //!
 //! # Proof sketch
 //! ReLU is 1-Lipschitz and the construction makes block i act as z ↦ ReLU((W̄_i + Δ_i) z + b̄_i) with
@@ -169,7 +170,8 @@ pub(crate) fn tail(
     let mut bound = 0.0;
     for (i, block) in construction.blocks().iter().enumerate() {
         let delta = &block.product - &target.weights()[i];
-        bound = bound * norms.spectral[i] + sample.root_mean_square(&z.dot(&delta.t()));
+        let shift = &block.bias - &target.biases()[i];
+        bound = bound * norms.spectral[i] + sample.root_mean_square(&(z.dot(&delta.t()) + shift));
         z = construction
             .adapted()
             .forward_layers(block.layers.clone(), z.view());

@@ -78,9 +78,9 @@ impl Case {
     /// [`Error::Json`] if it is not JSON, [`Error::Invalid`] with the path inside the file of what
     /// is missing, misshapen or out of range, [`Error::Linalg`] if a decomposition fails.
     pub fn parse(text: &str, file: &str) -> Result<Vec<Self>, Error> {
-        let json = |source| Error::Json {
+        let json = |found| Error::Json {
             file: file.to_owned(),
-            source,
+            found,
         };
         match serde_json::from_str(text).map_err(json)? {
             Value::Array(cases) => {
@@ -128,7 +128,10 @@ impl Case {
                 .map_err(|error| partition.locate(error))?,
             ranks: root
                 .field("R")?
-                .each(Some(frozen_layers), |rank| rank.size(0))?,
+                .each(Some(frozen_layers), |rank| match rank.size(0)? {
+                    size if size <= width => Ok(size),
+                    _ => Err(rank.invalid(format!("a rank from 0 to D = {width}"))),
+                })?,
             sigma: SecondMoment::new(matrix).map_err(|error| sigma.locate(error))?,
             sample: root.sample(width)?,
             unknown_keys: object

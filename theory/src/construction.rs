@@ -25,22 +25,56 @@
 //! C = S_l⁻¹ (X Yᵀ) Q_{l−1}⁻¹ of all that is left, in factored form, and let ΔW_l be the R_l
 //! *smallest* triplets of C: the first adapters and the offsets of their biases stay small, and the
 //! large directions wait for the last layer. On Gaussian networks of width 64 that keeps eleven
-//! digits of ∏Ŵ at four layers, eight at six and five at eight.
+//! digits of ∏Ŵ at four layers, eight at six and five at eight. [`Order::LargeFirst`] keeps the
+//! paper's order for comparison.
 //!
 //! # When it fails
 //! A layer that gets a share needs S_l and Q_{l−1} invertible; a block of one layer needs nothing.
-//! A singular product is [`Error::Singular`], never a silent wrong answer, and what rounding costs
+//! Where one order meets a singular product the other is tried, which [`Block::order`] tells. A
+//! product that stays singular is [`Error::Singular`], never a silent wrong answer, and what rounding costs
 //! otherwise is reported as [`Block::defect`].
 
 use std::ops::Range;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rankwise_analysis::linalg::{qr, singular_values, solve, svd};
+use serde::{Deserialize, Serialize};
 
+use crate::aim::{Aim, Update};
 use crate::lift::{Inputs, lifting_biases};
 use crate::network::product;
 use crate::sample::frobenius;
 use crate::{Domain, Error, Fnn, Problem};
+
+/// In which order the singular triplets of a block's update go to its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// At every layer the smallest of what is left, as that layer sees it.
+    #[default]
+    SmallFirst,
+    /// The paper's: the largest singular values of E to the first layer.
+    LargeFirst,
+}
+
+impl Order {
+    fn other(self) -> Self {
+        match self {
+            Self::SmallFirst => Self::LargeFirst,
+            Self::LargeFirst => Self::SmallFirst,
+        }
+    }
+}
+
+/// The free choices of a construction; the default is the theorem's update, stably split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Strategy {
+    /// Which part of the update goes to which layer.
+    pub order: Order,
+    /// What the update is chosen for.
+    pub aim: Aim,
+}
 
 /// ΔW = B A for one layer, in LoRA's names. `a` has as many rows as `b` has columns: at most the
 /// layer's rank budget, fewer where the discrepancy is used up.
@@ -77,6 +111,10 @@ pub struct Block {
     pub ideal: Array2<f64>,
     /// ‖∏Ŵ − (P + N)‖_F / ‖P + N‖_F; the numerator alone if P + N is zero.
     pub defect: f64,
+    /// In which order N was split, which may be the other one than asked for.
+    pub order: Order,
+    /// D: what the block adds before its last ReLU; b̄_i unless the aim was regression.
+    pub bias: Array1<f64>,
 }
 
 /// The constructed adapters and the network that they make of the frozen one.
@@ -121,32 +159,54 @@ impl Construction {
         problem: &Problem,
         ranks: &[usize],
         domain: Domain<'_>,
+        strategy: Strategy,
     ) -> Result<Self, Error> {
         let (target, frozen) = (problem.target(), problem.frozen());
         let width = target.width();
         domain.check(width)?;
         let mut inputs = Inputs::of(domain);
+        // What the target's layers are fed; only regression asks.
+        let mut target_inputs = match domain {
+            Domain::Sample(sample) if strategy.aim == Aim::Regression => {
+                Some(sample.points().to_owned())
+            }
+            _ => None,
+        };
         let (mut adapters, mut blocks) = (Vec::new(), Vec::new());
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
-        let mut ideals = Vec::new();
         for (i, layers) in problem.partition().blocks().iter().enumerate() {
             let gap = &problem.discrepancies()[i];
             let own_ranks = &ranks[layers.clone()];
-            let (x, y) = gap.best_factors(own_ranks.iter().sum());
-            let ideal = &gap.frozen_product() + &x.dot(&y.t());
+            let budget = own_ranks.iter().sum();
+            let target_bias = &target.biases()[i];
+            let update = match (strategy.aim, domain, &inputs) {
+                (Aim::Plain, _, _) => Update::plain(gap, budget, target_bias),
+                (Aim::SecondMoment, Domain::Sample(sample), Inputs::Points(z)) => {
+                    let p = sample.probabilities();
+                    Update::for_second_moment(gap, budget, target_bias, z.view(), p)?
+                }
+                (Aim::Regression, Domain::Sample(sample), Inputs::Points(z)) => {
+                    let fed = target_inputs.take().unwrap_or_else(|| z.clone());
+                    let wanted = fed.dot(&target.weights()[i].t()) + target_bias;
+                    target_inputs =
+                        Some(wanted.mapv(|value| if value < 0.0 { 0.0 } else { value }));
+                    let p = sample.probabilities();
+                    Update::by_regression(gap, budget, wanted.view(), z.view(), p)?
+                }
+                (Aim::SecondMoment | Aim::Regression, _, _) => {
+                    let expected = "a sample, as the adapters are to be fitted to it";
+                    return Err(Error::invalid("domain", expected, "a ball"));
+                }
+            };
+            let ideal = &gap.frozen_product() + &update.x.dot(&update.y.t());
             let split = Split {
                 frozen: &frozen.weights()[layers.clone()],
                 first: layers.start,
             };
-            let (own_adapters, own_weights) = split.small_first(own_ranks, x, y)?;
-            let own_biases = lifting_biases(&own_weights, &target.biases()[i], &inputs);
+            let (order, own_adapters, own_weights) =
+                split.in_order(strategy.order, own_ranks, &update.x, &update.y)?;
+            let own_biases = lifting_biases(&own_weights, &update.bias, &inputs);
             let product = product(&own_weights, width);
-            blocks.push(Block {
-                layers: layers.clone(),
-                defect: relative(&product - &ideal, &ideal),
-                product,
-                ideal: ideal.clone(),
-            });
             inputs = match inputs {
                 Inputs::Points(z) => {
                     let block = Fnn::new(own_weights.clone(), own_biases.clone())?;
@@ -154,19 +214,27 @@ impl Construction {
                 }
                 Inputs::Ball(radius) => {
                     let norm = singular_values(ideal.view())?[0];
-                    let bias = &target.biases()[i];
-                    Inputs::Ball(norm * radius + bias.dot(bias).sqrt())
+                    Inputs::Ball(norm * radius + update.bias.dot(&update.bias).sqrt())
                 }
             };
             adapters.extend(own_adapters);
             weights.extend(own_weights);
             biases.extend(own_biases);
-            ideals.push(ideal);
+            blocks.push(Block {
+                layers: layers.clone(),
+                order,
+                defect: relative(&product - &ideal, &ideal),
+                product,
+                ideal,
+                bias: update.bias,
+            });
         }
+        let ideals = blocks.iter().map(|block| block.ideal.clone()).collect();
+        let block_biases = blocks.iter().map(|block| block.bias.clone()).collect();
         Ok(Self {
             adapters,
             adapted: Fnn::new(weights, biases)?,
-            collapsed: Fnn::new(ideals, target.biases().to_vec())?,
+            collapsed: Fnn::new(ideals, block_biases)?,
             blocks,
         })
     }
@@ -180,6 +248,62 @@ struct Split<'a> {
 }
 
 impl Split<'_> {
+    /// Splits in this order or, where that meets a singular product, in the other; the error is
+    /// that of the order asked for.
+    #[expect(clippy::type_complexity, reason = "read once, a few lines above")]
+    fn in_order(
+        &self,
+        order: Order,
+        ranks: &[usize],
+        x: &Array2<f64>,
+        y: &Array2<f64>,
+    ) -> Result<(Order, Vec<Adapter>, Vec<Array2<f64>>), Error> {
+        let split = |order: Order| {
+            let (adapters, adapted) = match order {
+                Order::SmallFirst => self.small_first(ranks, x.clone(), y.clone()),
+                Order::LargeFirst => self.large_first(ranks, x.view(), y.view()),
+            }?;
+            Ok((order, adapters, adapted))
+        };
+        split(order).or_else(|error| match error {
+            Error::Singular { .. } => split(order.other()).map_err(|_| error),
+            error => Err(error),
+        })
+    }
+
+    /// The paper's order: each layer takes the next columns of X and Y.
+    fn large_first(
+        &self,
+        ranks: &[usize],
+        mut x: ArrayView2<'_, f64>,
+        mut y: ArrayView2<'_, f64>,
+    ) -> Result<(Vec<Adapter>, Vec<Array2<f64>>), Error> {
+        let width = x.nrows();
+        let mut adapters = Vec::with_capacity(ranks.len());
+        let mut adapted: Vec<Array2<f64>> = Vec::with_capacity(ranks.len());
+        for (l, (w, &rank)) in self.frozen.iter().zip(ranks).enumerate() {
+            let share = rank.min(x.ncols());
+            if share == 0 {
+                adapters.push(Adapter::empty(width));
+                adapted.push(w.clone());
+                continue;
+            }
+            let (own_x, later_x) = x.split_at(Axis(1), share);
+            let (own_y, later_y) = y.split_at(Axis(1), share);
+            (x, y) = (later_x, later_y);
+            let (later, earlier) = (&self.frozen[l + 1..], &adapted[..]);
+            let (after, before) = (product(later, width), product(earlier, width));
+            let right = self.solve(before.t(), own_y, earlier, 0)?;
+            let adapter = Adapter {
+                b: self.solve(after.view(), own_x, later, l + 1)?,
+                a: right.reversed_axes(),
+            };
+            adapted.push(w + &adapter.delta());
+            adapters.push(adapter);
+        }
+        Ok((adapters, adapted))
+    }
+
     /// Adapters and adapted weights such that ∏Ŵ = P + X Yᵀ.
     fn small_first(
         &self,

@@ -20,8 +20,9 @@
 //! side Σ = I, so √‖Σ‖_F = D^{1/4}, F = ½ and ‖b̄‖ = e D² leaves β = D^{1/4}.
 
 use ndarray::{Array1, Array2};
+use serde::Serialize;
 
-use crate::{Error, Fnn, Partition, Problem, Sample};
+use crate::{Domain, Error, Fnn, Partition, Problem, Sample, measured_error};
 
 /// A problem, and the input, on which Eq. 8 as printed is false.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +33,27 @@ pub struct Counterexample {
     pub sample: Sample,
     /// e = σ_{1+R}(E) for every R < D.
     pub gap: f64,
+}
+
+/// The counterexample at one width and rank, flat for tables.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CounterexampleRecord {
+    /// D.
+    pub width: usize,
+    /// R.
+    pub rank: usize,
+    /// e = σ_{1+R}(E).
+    pub e: f64,
+    /// e√D(1 − (R+1)/D): no choice of adapter and bias has a smaller mean error.
+    pub lower_bound: f64,
+    /// The mean error of the constructed adapter.
+    pub measured: f64,
+    /// Eq. 8 as printed.
+    pub bound_literal: f64,
+    /// Eq. 8 with the β that its proof needs.
+    pub bound_corrected: f64,
+    /// Whether Eq. 8 as printed is below the lower bound, so that every adapter violates it.
+    pub violated_by_all: bool,
 }
 
 impl Counterexample {
@@ -69,6 +91,32 @@ impl Counterexample {
         })
     }
 
+    /// What the counterexample shows for rank `rank`: the lower bound for every adapter, what the
+    /// constructed one does, and both readings of Eq. 8.
+    ///
+    /// # Errors
+    /// [`Error::Linalg`] if a decomposition fails.
+    pub fn record(&self, rank: usize) -> Result<CounterexampleRecord, Error> {
+        let width = self.problem.target().width();
+        let sigma = self.sample.second_moment()?;
+        let bounds = self.problem.bounds(&[rank], &sigma)?;
+        let built = self
+            .problem
+            .construct(&[rank], Domain::Sample(&self.sample))?;
+        let d = width as f64;
+        let least = self.gap * d.sqrt() * (1.0 - (rank + 1) as f64 / d).max(0.0);
+        Ok(CounterexampleRecord {
+            width,
+            rank,
+            e: self.gap,
+            lower_bound: least,
+            measured: measured_error(built.adapted(), self.problem.target(), &self.sample)?,
+            bound_literal: bounds.literal,
+            bound_corrected: bounds.corrected,
+            violated_by_all: least > bounds.literal,
+        })
+    }
+
     /// The least ratio of any adapters' error to Eq. 8 as printed: D^{1/4}(1 − (R+1)/D).
     pub fn ratio(width: usize, rank: usize) -> f64 {
         let d = width as f64;
@@ -79,7 +127,7 @@ impl Counterexample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Lift, Outcome};
+    use crate::{Lift, Outcome, Strategy};
 
     #[test]
     fn the_printed_bound_fails_and_the_proved_ones_hold() {
@@ -92,13 +140,17 @@ mod tests {
             } = Counterexample::new(width).expect("valid");
             let sigma = sample.second_moment().expect("finite");
             let result = problem
-                .verify(&[1], &sample, &sigma, Lift::Sample)
+                .verify(&[1], &sample, &sigma, Lift::Sample, Strategy::default())
                 .expect("finite");
             let right_side = (width as f64).powf(0.25) * gap;
             assert!((result.bounds.literal / right_side - 1.0).abs() < 1e-9);
             let Outcome::Measured(measured) = result.outcome else {
                 panic!("one layer needs no inverse");
             };
+            let record = Counterexample::new(width).expect("valid").record(1);
+            let record = record.expect("finite");
+            assert!(record.violated_by_all && record.lower_bound <= record.measured);
+            assert!(record.measured <= record.bound_corrected * (1.0 + 1e-12));
             assert!(measured.error / right_side >= Counterexample::ratio(width, 1));
             let violated = measured.violated;
             assert!(violated.literal, "{width}");

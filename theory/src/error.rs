@@ -34,12 +34,12 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] rankwise_data::Error),
     /// A case file is not JSON.
-    #[error("{file}: {source}")]
+    #[error("{file}: expected JSON, found {found}")]
     Json {
         /// The file.
         file: String,
-        /// Where and why.
-        source: serde_json::Error,
+        /// Where and what.
+        found: serde_json::Error,
     },
 }
 

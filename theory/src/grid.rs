@@ -2,7 +2,7 @@ use rankwise_data::stream;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{CellRecord, Error, Family, Lift, Partition, Problem, Sample, SecondMoment};
+use crate::{CellRecord, Error, Family, Lift, Partition, Problem, Sample, SecondMoment, Strategy};
 
 /// The most numbers that one network or sample of a cell may hold: 1 GiB. A mistyped size is told
 /// rather than allocated.
@@ -12,8 +12,8 @@ const MAX_NUMBERS: usize = 1 << 27;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grid {
-    /// D.
-    pub width: usize,
+    /// Values of D.
+    pub widths: Vec<usize>,
     /// Pairs of target and frozen depth (L̄, L), partitioned uniformly.
     pub depths: Vec<(usize, usize)>,
     /// The families of random networks.
@@ -22,55 +22,91 @@ pub struct Grid {
     pub seeds: Vec<u64>,
     /// R, the same in every layer; all of 0..=D if absent.
     pub ranks: Option<Vec<usize>>,
-    /// The expected norm of the target's biases.
-    pub bias_scale: f64,
+    /// Expected norms of the target's biases; zero for none.
+    pub bias_scales: Vec<f64>,
     /// Standard normal inputs in a sample.
     pub samples: usize,
     /// From what the adapted biases are chosen.
     pub lift: Lift,
+    /// How the adapters are constructed.
+    pub strategy: Strategy,
 }
 
 impl Default for Grid {
     fn default() -> Self {
         Self {
-            width: 16,
+            widths: vec![16],
             depths: vec![(1, 2), (2, 4)],
             families: vec![Family::Gaussian],
             seeds: (0..5).collect(),
             ranks: None,
-            bias_scale: 1.0,
+            bias_scales: vec![1.0],
             samples: 1000,
             lift: Lift::default(),
+            strategy: Strategy::default(),
         }
     }
 }
 
 impl Grid {
-    /// How many records the grid gives.
-    pub fn records(&self) -> usize {
-        let ranks = self
-            .ranks
-            .as_ref()
-            .map_or(self.width.saturating_add(1), Vec::len);
-        let cells = self.depths.len() * self.families.len() * self.seeds.len();
-        cells.saturating_mul(ranks)
+    /// The grid of the whole theorem: four widths, L̄ and |P_i| from one to three, every family,
+    /// with and without biases, at every rank.
+    pub fn full() -> Self {
+        Self {
+            widths: vec![8, 16, 32, 64],
+            depths: (1..=3)
+                .flat_map(|target| (1..=3).map(move |block| (target, target * block)))
+                .collect(),
+            families: vec![
+                Family::Gaussian,
+                Family::Orthogonal,
+                Family::NearIdentity { noise: 0.5 },
+                Family::LowRank { rank: 4 },
+                Family::IllConditioned { condition: 1e3 },
+                Family::RankDeficient { rank: 4 },
+            ],
+            seeds: vec![0],
+            bias_scales: vec![0.0, 1.0],
+            samples: 200,
+            ..Self::default()
+        }
     }
 
-    /// The cells in the order of the records: by depths, then family, then seed.
+    /// How many records the grid gives.
+    pub fn records(&self) -> usize {
+        let ranks = |width: &usize| {
+            self.ranks
+                .as_ref()
+                .map_or(width.saturating_add(1), Vec::len)
+        };
+        let cells =
+            self.depths.len() * self.families.len() * self.bias_scales.len() * self.seeds.len();
+        let of_widths = self.widths.iter().map(ranks);
+        of_widths
+            .fold(0, usize::saturating_add)
+            .saturating_mul(cells)
+    }
+
+    /// The cells in the order of the records: by width, depths, family, bias scale and seed.
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
-        for &(target_layers, frozen_layers) in &self.depths {
-            for &family in &self.families {
-                cells.extend(self.seeds.iter().map(|&seed| Cell {
-                    width: self.width,
-                    target_layers,
-                    frozen_layers,
-                    family,
-                    bias_scale: self.bias_scale,
-                    samples: self.samples,
-                    lift: self.lift,
-                    seed,
-                }));
+        for &width in &self.widths {
+            for &(target_layers, frozen_layers) in &self.depths {
+                for &family in &self.families {
+                    for &bias_scale in &self.bias_scales {
+                        cells.extend(self.seeds.iter().map(|&seed| Cell {
+                            width,
+                            target_layers,
+                            frozen_layers,
+                            family,
+                            bias_scale,
+                            samples: self.samples,
+                            lift: self.lift,
+                            strategy: self.strategy,
+                            seed,
+                        }));
+                    }
+                }
             }
         }
         cells
@@ -94,6 +130,8 @@ pub struct Cell {
     pub samples: usize,
     /// From what the adapted biases are chosen.
     pub lift: Lift,
+    /// How the adapters are constructed.
+    pub strategy: Strategy,
     /// The seed of the networks' stream and of the sample's.
     pub seed: u64,
 }
@@ -164,12 +202,16 @@ impl Trial {
     /// The record for rank R in every layer.
     ///
     /// # Errors
-    /// As [`Problem::verify`].
+    /// [`Error::Invalid`] if R is beyond D; otherwise as [`Problem::verify`].
     pub fn verify(&self, rank: usize) -> Result<CellRecord, Error> {
+        if rank > self.cell.width {
+            let expected = format!("at most the width, {}", self.cell.width);
+            return Err(Error::invalid("rank", expected, rank));
+        }
         let ranks = vec![rank; self.cell.frozen_layers];
-        let result = self
-            .problem
-            .verify(&ranks, &self.sample, &self.sigma, self.cell.lift)?;
+        let (lift, strategy) = (self.cell.lift, self.cell.strategy);
+        let (sample, sigma) = (&self.sample, &self.sigma);
+        let result = self.problem.verify(&ranks, sample, sigma, lift, strategy)?;
         Ok(CellRecord::new(&self.cell, rank, result))
     }
 }
@@ -182,7 +224,8 @@ pub fn verify_cell(cell: &Cell, rank: usize) -> Result<CellRecord, Error> {
     cell.draw()?.verify(rank)
 }
 
-/// Verifies a grid, cells in parallel; records come by depths, family, seed and rank, and are the
+/// Verifies a grid, cells in parallel; records come by width, depths, family, bias
+/// scale, seed and rank, and are the
 /// same bits at any number of threads. `progress` is told how many records a finished cell gave.
 ///
 /// # Errors
@@ -195,7 +238,7 @@ pub fn verify_grid(grid: &Grid, progress: impl Fn(usize) + Sync) -> Result<Vec<C
                 .iter()
                 .map(|&rank| trial.verify(rank))
                 .collect::<Result<_, _>>(),
-            None => (0..=grid.width).map(|rank| trial.verify(rank)).collect(),
+            None => (0..=cell.width).map(|rank| trial.verify(rank)).collect(),
         }?;
         progress(records.len());
         Ok(records)

@@ -44,6 +44,7 @@
 //! three bounds that hold stand beside it; adapters are split over a block's layers in a stable
 //! order; biases are fitted to the inputs at hand.
 
+mod aim;
 mod bounds;
 mod case;
 mod construction;
@@ -57,25 +58,30 @@ mod network;
 mod oracle;
 mod partition;
 mod problem;
+mod random;
 mod record;
 mod report;
 mod sample;
+mod search;
 mod verification;
 
+pub use aim::Aim;
 pub use bounds::{Betas, Bounds, TargetNorms};
 pub use case::Case;
-pub use construction::{Adapter, Block, Construction};
-pub use counterexample::Counterexample;
+pub use construction::{Adapter, Block, Construction, Order, Strategy};
+pub use counterexample::{Counterexample, CounterexampleRecord};
 pub use discrepancy::Discrepancy;
 pub use error::Error;
 pub use family::Family;
 pub use grid::{Cell, Grid, Trial, verify_cell, verify_grid};
 pub use lift::{Domain, Lift};
 pub use network::Fnn;
-pub use oracle::oracle_singular_values;
+pub use oracle::{ORACLE, oracle_singular_values};
 pub use partition::Partition;
 pub use problem::Problem;
+pub use random::{BoundSummary, RandomSummary, verify_random};
 pub use record::{CellRecord, Stop};
-pub use report::{CaseReport, SingularFactor};
+pub use report::{BestPartition, BestRanks, CaseReport, SingularFactor};
 pub use sample::{Sample, SecondMoment, measured_error};
+pub use search::best_partition;
 pub use verification::{Measurement, Outcome, ROUNDING, Verification, Violations};

@@ -3,6 +3,10 @@
 use nalgebra::DMatrix;
 use ndarray::ArrayView2;
 
+/// How far two libraries' singular values may be apart, relative to the largest: D ε for widths up
+/// to 4000.
+pub const ORACLE: f64 = 1e-12;
+
 /// The min(m, n) singular values of an m × n matrix, descending, by nalgebra; `None` if its
 /// iteration does not end.
 ///

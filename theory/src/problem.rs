@@ -1,5 +1,7 @@
-use crate::{Bounds, Construction, Discrepancy, Domain, Error, Fnn, Partition, SecondMoment};
-use crate::{TargetNorms, network::product};
+use crate::{
+    Bounds, Construction, Discrepancy, Domain, Error, Fnn, Partition, SecondMoment, Strategy,
+};
+use crate::{TargetNorms, network::product, oracle_singular_values};
 
 /// A frozen network, the target that it is to be adapted to, and which of its layers stand in for
 /// which target layer.
@@ -116,6 +118,20 @@ impl Problem {
             .all(|(gap, budget)| budget >= gap.rank()))
     }
 
+    /// How far the discrepancies' singular values are from a second library's, at most, relative to
+    /// σ₁ of each; `None` if that library's iteration does not end.
+    pub fn oracle_difference(&self) -> Option<f64> {
+        let mut largest: f64 = 0.0;
+        for gap in &self.discrepancies {
+            let own = gap.singular_values();
+            let other = oracle_singular_values(gap.matrix())?;
+            let scale = if own[0] > 0.0 { own[0] } else { 1.0 };
+            let gaps = own.iter().zip(&other).map(|(a, b)| (a - b).abs() / scale);
+            largest = gaps.fold(largest, f64::max);
+        }
+        Some(largest)
+    }
+
     /// The smallest rank that is exact when every layer has it: max_i ⌈rank E_i / |P_i|⌉.
     pub fn exact_uniform_rank(&self) -> usize {
         let blocks = self.discrepancies.iter().zip(self.partition.blocks());
@@ -139,8 +155,21 @@ impl Problem {
     /// [`Error::Invalid`] if ranks or domain do not fit the networks, [`Error::Singular`] if a
     /// product that has to be inverted has no inverse, [`Error::Linalg`] if a decomposition fails.
     pub fn construct(&self, ranks: &[usize], domain: Domain<'_>) -> Result<Construction, Error> {
+        self.construct_with(ranks, domain, Strategy::default())
+    }
+
+    /// [`Problem::construct`] with another order or another aim.
+    ///
+    /// # Errors
+    /// As there; [`Error::Invalid`] too if the aim needs a sample and the domain is a ball.
+    pub fn construct_with(
+        &self,
+        ranks: &[usize],
+        domain: Domain<'_>,
+        strategy: Strategy,
+    ) -> Result<Construction, Error> {
         self.budgets(ranks)?;
-        Construction::new(self, ranks, domain)
+        Construction::new(self, ranks, domain, strategy)
     }
 
     /// Σ_{l∈P_i} R_l for every block.

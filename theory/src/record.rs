@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use crate::verification::{Measurement, Outcome, Verification};
-use crate::{Cell, Family};
+use crate::{Aim, Cell, Family};
 
 /// One row of the results: a cell at one rank, flat for tables.
 ///
@@ -16,6 +16,10 @@ pub struct CellRecord {
     pub frozen_layers: usize,
     /// How the networks were drawn.
     pub family: Family,
+    /// The expected norm of the target's biases.
+    pub bias_scale: f64,
+    /// What the adapters were constructed for.
+    pub aim: Aim,
     /// The draw.
     pub seed: u64,
     /// R of every layer.
@@ -81,6 +85,8 @@ impl CellRecord {
             target_layers: cell.target_layers,
             frozen_layers: cell.frozen_layers,
             family: cell.family,
+            bias_scale: cell.bias_scale,
+            aim: cell.strategy.aim,
             seed: cell.seed,
             rank,
             e: result.layer_errors,

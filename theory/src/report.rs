@@ -3,7 +3,9 @@ use serde::Serialize;
 
 use crate::sample::frobenius;
 use crate::verification::Outcome;
-use crate::{Case, Domain, Error, Lift, Problem, SecondMoment, Violations};
+use crate::{
+    Case, Domain, Error, Lift, Problem, SecondMoment, Strategy, Violations, best_partition,
+};
 
 /// Everything that is to be said about one case, under the names of its file format.
 ///
@@ -64,9 +66,36 @@ pub struct CaseReport {
     /// L̄ = 1: the same for the N that is best for Σ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_rms_sigma_aware: Option<f64>,
+    /// The largest difference to a second library's singular values of E_i, relative to σ₁; where
+    /// it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oracle_difference: Option<f64>,
+    /// The partition of the same layers, at the same ranks, with the least spectral bound.
+    pub best_partition: BestPartition,
+    /// The ranks of the same total, on the given partition, with the least spectral bound.
+    pub best_ranks: BestRanks,
     /// The singular factor that the construction met, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub construction: Option<SingularFactor>,
+}
+
+/// What the search over partitions found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BestPartition {
+    /// Layers of every block, from 1.
+    pub partition: Vec<Vec<usize>>,
+    /// The spectral bound with it.
+    pub bound_spectral: f64,
+}
+
+/// What the search over ranks found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BestRanks {
+    /// A rank for every frozen layer.
+    #[serde(rename = "R")]
+    pub ranks: Vec<usize>,
+    /// The spectral bound with them.
+    pub bound_spectral: f64,
 }
 
 /// A product that had to be inverted and has no inverse.
@@ -89,6 +118,13 @@ impl Case {
         let (problem, ranks) = (&self.problem, &self.ranks);
         let bounds = problem.bounds(ranks, &self.sigma)?;
         let gaps = problem.discrepancies();
+        let (best, best_bound) =
+            best_partition(problem.target(), problem.frozen(), ranks, &self.sigma)?;
+        let blocks = best.blocks().iter();
+        let (best_ranks, ranks_bound) = problem.best_ranks(
+            ranks.iter().fold(0, |a: usize, b| a.saturating_add(*b)),
+            &self.sigma,
+        )?;
         let mut report = CaseReport {
             id: self.id.clone(),
             rank_e: gaps.iter().map(|gap| gap.rank()).collect(),
@@ -111,6 +147,15 @@ impl Case {
             violated: None,
             linear_rms_plain: None,
             linear_rms_sigma_aware: None,
+            oracle_difference: None,
+            best_partition: BestPartition {
+                partition: blocks.map(|b| (b.start + 1..=b.end).collect()).collect(),
+                bound_spectral: best_bound,
+            },
+            best_ranks: BestRanks {
+                ranks: best_ranks,
+                bound_spectral: ranks_bound,
+            },
             construction: None,
         };
         if let [_] = gaps {
@@ -121,7 +166,13 @@ impl Case {
         match &self.sample {
             Some(sample) => {
                 match problem
-                    .verify(ranks, sample, &self.sigma, Lift::Sample)?
+                    .verify(
+                        ranks,
+                        sample,
+                        &self.sigma,
+                        Lift::Sample,
+                        Strategy::default(),
+                    )?
                     .outcome
                 {
                     Outcome::Measured(measurement) => {
@@ -184,5 +235,6 @@ fn linear_errors(
     let plain = frobenius(gap.residual(budget).dot(&sigma.root()).view());
     let weighted = singular_values(gap.matrix().dot(&sigma.root()).view())?;
     let rest = weighted.iter().skip(budget);
-    Ok((plain, rest.map(|s| s * s).sum::<f64>().sqrt()))
+    // Not `sum`, of which none is -0.
+    Ok((plain, rest.fold(0.0, |sum, s| sum + s * s).sqrt()))
 }

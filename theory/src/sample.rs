@@ -92,6 +92,11 @@ impl Sample {
         self.points.view()
     }
 
+    /// Their probabilities, n.
+    pub fn probabilities(&self) -> &Array1<f64> {
+        &self.probabilities
+    }
+
     /// D.
     pub fn width(&self) -> usize {
         self.points.ncols()

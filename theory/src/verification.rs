@@ -17,7 +17,7 @@ use rankwise_analysis::linalg::singular_values;
 use serde::Serialize;
 
 use crate::bounds::tail;
-use crate::{Bounds, Error, Lift, Problem, Sample, SecondMoment, measured_error};
+use crate::{Bounds, Error, Lift, Problem, Sample, SecondMoment, Strategy, measured_error};
 
 /// Rounding allowed in sums of D terms over L layers, relative to the larger of one and the bound
 /// on E‖f̄(x)‖₂: it exceeds D L ε as long as D L is below 4500.
@@ -84,7 +84,8 @@ pub struct Violations {
 
 impl Problem {
     /// Constructs adapters of these ranks and compares their error on `sample` with the bounds for
-    /// `sigma`, the second moment of that sample.
+    /// `sigma`, the second moment of that sample. The bounds that need no adapters are about the
+    /// plain aim; for another only the tail bound is proved.
     ///
     /// A singular product is an outcome here, not an error.
     ///
@@ -96,9 +97,10 @@ impl Problem {
         sample: &Sample,
         sigma: &SecondMoment,
         lift: Lift,
+        strategy: Strategy,
     ) -> Result<Verification, Error> {
         let bounds = self.bounds(ranks, sigma)?;
-        let outcome = match self.measure(ranks, sample, sigma, &bounds, lift) {
+        let outcome = match self.measure(ranks, sample, sigma, &bounds, lift, strategy) {
             Ok(measurement) => Outcome::Measured(measurement),
             Err(Error::Singular {
                 layer, condition, ..
@@ -120,8 +122,9 @@ impl Problem {
         sigma: &SecondMoment,
         bounds: &Bounds,
         lift: Lift,
+        strategy: Strategy,
     ) -> Result<Measurement, Error> {
-        let construction = self.construct(ranks, lift.domain(sample))?;
+        let construction = self.construct_with(ranks, lift.domain(sample), strategy)?;
         let error = measured_error(construction.adapted(), self.target(), sample)?;
         let rounding = measured_error(construction.adapted(), construction.collapsed(), sample)?;
         let tail = tail(self.target(), self.norms(), &construction, sample);

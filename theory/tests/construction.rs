@@ -3,7 +3,7 @@
 use ndarray::{Array2, array};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rankwise_theory::{Domain, Error, Family, Fnn, Partition, Problem, Sample};
+use rankwise_theory::{Domain, Error, Family, Fnn, Order, Partition, Problem, Sample, Strategy};
 
 fn problem(target: Array2<f64>, frozen: Vec<Array2<f64>>) -> Problem {
     let partition = Partition::uniform(frozen.len(), 1).expect("valid");
@@ -119,4 +119,41 @@ fn ranks_and_domains_that_do_not_fit_are_refused() {
             .construct(&[usize::MAX, usize::MAX], UNIT_BALL)
             .is_ok()
     );
+}
+
+/// E = diag(−1, −2), P = I: the smallest triplet first makes the first layer singular, and the
+/// paper's order works.
+#[test]
+fn the_other_order_is_tried_where_the_first_is_singular() {
+    let eye = Array2::eye(2);
+    let target = array![[0.0, 0.0], [0.0, -1.0]];
+    let problem = problem(target.clone(), vec![eye.clone(), eye]);
+    let construction = problem.construct(&[1, 1], UNIT_BALL).expect("works");
+    assert_eq!(construction.blocks()[0].order, Order::LargeFirst);
+    let gap = &construction.blocks()[0].product - &target;
+    assert!(gap.iter().all(|value| value.abs() < 1e-15), "{gap}");
+}
+
+/// Both orders reach the same product; the paper's loses more digits on the way.
+#[test]
+fn the_papers_order_loses_more_digits() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let partition = Partition::uniform(4, 1).expect("valid");
+    let problem = Family::Gaussian.draw(64, partition, 1.0, &mut rng);
+    let problem = problem.expect("valid");
+    let build = |order| {
+        let strategy = Strategy {
+            order,
+            ..Strategy::default()
+        };
+        problem
+            .construct_with(&[8; 4], UNIT_BALL, strategy)
+            .expect("not singular")
+    };
+    let (small, large) = (build(Order::SmallFirst), build(Order::LargeFirst));
+    assert!(large.defect() < 1e-5, "{}", large.defect());
+    assert!(small.defect() < large.defect());
+    for adapter in large.adapters() {
+        assert_eq!(adapter.b.ncols(), 8);
+    }
 }

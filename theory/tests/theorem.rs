@@ -82,7 +82,7 @@ proptest! {
     fn proved_bounds_hold(setting in settings()) {
         let (problem, sample) = setting.draw();
         let sigma = sample.second_moment().expect("finite");
-        let result = problem.verify(&setting.ranks, &sample, &sigma, setting.lift).expect("finite");
+        let result = problem.verify(&setting.ranks, &sample, &sigma, setting.lift, rankwise_theory::Strategy::default()).expect("finite");
         let Outcome::Measured(measured) = result.outcome else {
             return Err(TestCaseError::reject("singular product"));
         };
@@ -184,7 +184,13 @@ fn exact_from_the_discrepancys_rank_on() {
         let sigma = sample.second_moment().expect("finite");
         let error = |ranks: &[usize]| {
             let result = problem
-                .verify(ranks, &sample, &sigma, Lift::Sample)
+                .verify(
+                    ranks,
+                    &sample,
+                    &sigma,
+                    Lift::Sample,
+                    rankwise_theory::Strategy::default(),
+                )
                 .expect("finite");
             let Outcome::Measured(measured) = result.outcome else {
                 panic!("Gaussian products are not singular");
@@ -230,7 +236,7 @@ fn blocks_of_one_layer_take_singular_weights() {
 #[test]
 fn a_grid_is_its_cells_in_order_at_any_number_of_threads() {
     let grid = Grid {
-        width: 6,
+        widths: vec![6],
         families: vec![Family::Gaussian, Family::LowRank { rank: 2 }],
         seeds: vec![4, 5],
         ranks: Some(vec![0, 2, 6]),
@@ -273,7 +279,7 @@ fn a_grid_is_its_cells_in_order_at_any_number_of_threads() {
 fn what_fits_no_network_is_refused() {
     let grid = |change: fn(&mut Grid)| {
         let mut grid = Grid {
-            width: 4,
+            widths: vec![4],
             samples: 10,
             ..Grid::default()
         };
@@ -286,19 +292,23 @@ fn what_fits_no_network_is_refused() {
         grid(|grid| grid.depths = vec![(3, 2)]),
         "target layers of a partition: expected 1 to 2, the number of frozen layers, found 3"
     );
+    assert_eq!(
+        grid(|grid| grid.ranks = Some(vec![5])),
+        "rank: expected at most the width, 4, found 5"
+    );
     assert!(grid(|grid| grid.samples = 0).starts_with("sample: "));
-    assert!(grid(|grid| grid.bias_scale = f64::NAN).starts_with("bias scale: "));
+    assert!(grid(|grid| grid.bias_scales = vec![f64::NAN]).starts_with("bias scale: "));
     for huge in [1 << 20, usize::MAX] {
         let mut grid = Grid {
-            width: huge,
+            widths: vec![huge],
             ..Grid::default()
         };
         let error = verify_grid(&grid, |_| {}).expect_err("too large");
         assert!(error.to_string().starts_with("size of a cell: "), "{error}");
-        (grid.width, grid.samples) = (4, huge << 8);
+        (grid.widths, grid.samples) = (vec![4], huge << 8);
         grid.depths = vec![(huge, huge)];
         let error = verify_grid(&grid, |_| {}).expect_err("too large");
         assert!(error.to_string().starts_with("size of a cell: "), "{error}");
     }
-    assert!(grid(|grid| grid.width = 0).starts_with("sample: "));
+    assert!(grid(|grid| grid.widths = vec![0]).starts_with("sample: "));
 }
