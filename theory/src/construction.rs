@@ -241,17 +241,17 @@ impl Construction {
 }
 
 /// One block whose discrepancy is to be split over its layers.
-struct Split<'a> {
-    frozen: &'a [Array2<f64>],
+pub(crate) struct Split<'a> {
+    pub frozen: &'a [Array2<f64>],
     /// The index of its first layer in the whole network, from 0.
-    first: usize,
+    pub first: usize,
 }
 
 impl Split<'_> {
     /// Splits in this order or, where that meets a singular product, in the other; the error is
     /// that of the order asked for.
     #[expect(clippy::type_complexity, reason = "read once, a few lines above")]
-    fn in_order(
+    pub(crate) fn in_order(
         &self,
         order: Order,
         ranks: &[usize],
@@ -381,7 +381,7 @@ impl Split<'_> {
 }
 
 /// σ₁/σ_D.
-fn condition(matrix: ArrayView2<'_, f64>) -> Result<f64, Error> {
+pub(crate) fn condition(matrix: ArrayView2<'_, f64>) -> Result<f64, Error> {
     let sigma = singular_values(matrix)?;
     let smallest = sigma[sigma.len() - 1];
     Ok(if smallest > 0.0 {

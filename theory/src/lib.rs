@@ -63,6 +63,7 @@ mod record;
 mod report;
 mod sample;
 mod search;
+mod transformer;
 mod verification;
 
 pub use aim::Aim;
@@ -84,4 +85,8 @@ pub use record::{CellRecord, Stop};
 pub use report::{BestPartition, BestRanks, CaseReport, SingularFactor};
 pub use sample::{Sample, SecondMoment, measured_error};
 pub use search::best_partition;
+pub use transformer::{
+    Head, Transformer, TransformerAdaptation, TransformerBlock, TransformerGrid, TransformerPair,
+    TransformerRecord, transformer_curve,
+};
 pub use verification::{Measurement, Outcome, ROUNDING, Verification, Violations};
