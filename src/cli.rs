@@ -62,7 +62,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  rankwise verify --out theory\n  \
         rankwise verify --widths 64 --target-layers 1 --block-layers 4,6,8 --draws 20 --ranks 8\n  \
         rankwise verify --case case.json\n  rankwise verify --counterexample\n  \
-        rankwise verify --random 10000 --seed 0")]
+        rankwise verify --random 10000 --seed 0\n  \
+        rankwise verify --transformer --out theory\n  rankwise verify --descent --out theory")]
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters.
     #[command(
@@ -154,6 +155,12 @@ pub struct VerifyOptions {
     /// Verify N random configurations: shapes, uneven partitions, ranks, biases.
     #[arg(long, value_name = "N", group = "instead")]
     pub random: Option<usize>,
+    /// Measure the transformer theorem: exact from its threshold on, the error curve below it.
+    #[arg(long, group = "instead")]
+    pub transformer: bool,
+    /// Train adapters by gradient descent on the same kind of networks, beside the constructed ones.
+    #[arg(long, group = "instead")]
+    pub descent: bool,
     #[command(flatten)]
     pub grid: GridOptions,
     /// Take a second opinion on every spectrum from another library.

@@ -9,6 +9,7 @@ mod records;
 mod report;
 mod reproduce;
 mod tables;
+mod theory;
 
 pub use compare::{Comparison, Difference, Row, compare};
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
@@ -21,4 +22,8 @@ pub use tables::{
     Cells, audit_cells, audit_summary_cells, comparison_cells, counterexample_cells, link_cells,
     random_cells, run_cells, text_table, theory_cells, theory_summary_cells,
     violates_a_proved_bound,
+};
+pub use theory::{
+    descent_cells, descent_chart, descent_findings, transformer_cells, transformer_chart,
+    transformer_findings,
 };

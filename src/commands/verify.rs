@@ -3,11 +3,14 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
-    Cells, bound_chart, counterexample_cells, random_cells, ratio_chart, text_table, theory_cells,
-    theory_findings, theory_summary_cells, theory_table, violates_a_proved_bound, write_figure,
+    Cells, bound_chart, counterexample_cells, descent_cells, descent_chart, descent_findings,
+    random_cells, ratio_chart, text_table, theory_cells, theory_findings, theory_summary_cells,
+    theory_table, transformer_cells, transformer_chart, transformer_findings,
+    violates_a_proved_bound, write_figure,
 };
 use rankwise_theory::{
-    Case, CellRecord, Counterexample, Grid, ORACLE, Strategy, verify_grid, verify_random,
+    Case, CellRecord, Counterexample, DescentGrid, Grid, ORACLE, Strategy, TransformerGrid,
+    descent_grid, transformer_curve, verify_grid, verify_random,
 };
 use serde::Serialize;
 
@@ -30,6 +33,10 @@ pub fn run(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
         counterexample(common)
     } else if let Some(count) = options.random {
         random(count, common)
+    } else if options.transformer {
+        transformer(common)
+    } else if options.descent {
+        descent(common)
     } else {
         grid(options, common)
     }
@@ -188,6 +195,59 @@ fn random(count: usize, common: &Common) -> Result<Outcome> {
         );
     }
     Ok(outcome(!summary.violates_a_proved_bound()))
+}
+
+fn transformer(common: &Common) -> Result<Outcome> {
+    let seed = common.seed.unwrap_or(0);
+    let grid = TransformerGrid {
+        seeds: (seed..seed + 5).collect(),
+        ..TransformerGrid::default()
+    };
+    let bar = progress::bar(grid.records(), "constructions", common.quiet);
+    bar.set_message("verifying");
+    let records = transformer_curve(&grid, |done| bar.inc(done as u64))?;
+    bar.finish_and_clear();
+    show(
+        &records,
+        &transformer_cells(&records),
+        "transformer",
+        common,
+    )?;
+    if let Some(out) = &common.out {
+        write_figure(&transformer_chart(&records)?, out, "transformer")?;
+    }
+    let findings = transformer_findings(&records);
+    if !common.json && !common.quiet {
+        println!("\n- {findings}");
+    }
+    // What the products lost to rounding may grow through the blocks, but not to a visible error.
+    const EXACT: f64 = 1e-6;
+    let exact = records.iter().filter(|record| record.exact);
+    let worst = exact.filter_map(|r| r.relative_error).fold(0.0, f64::max);
+    Ok(outcome(worst <= EXACT))
+}
+
+fn descent(common: &Common) -> Result<Outcome> {
+    let seed = common.seed.unwrap_or(0);
+    let grid = DescentGrid {
+        seeds: vec![seed, seed + 1],
+        ..DescentGrid::default()
+    };
+    let bar = progress::bar(grid.records(), "trainings", common.quiet);
+    bar.set_message("training");
+    let records = descent_grid(&grid, || bar.inc(1))?;
+    bar.finish_and_clear();
+    show(&records, &descent_cells(&records), "descent", common)?;
+    if let Some(out) = &common.out {
+        write_figure(&descent_chart(&records)?, out, "descent")?;
+    }
+    if !common.json && !common.quiet {
+        println!();
+        for finding in descent_findings(&records) {
+            println!("- {finding}");
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 /// Prints records as a table or as JSON, and keeps the JSON.
