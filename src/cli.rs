@@ -63,7 +63,8 @@ pub enum Command {
         rankwise verify --widths 64 --target-layers 1 --block-layers 4,6,8 --draws 20 --ranks 8\n  \
         rankwise verify --case case.json\n  rankwise verify --counterexample\n  \
         rankwise verify --random 10000 --seed 0\n  \
-        rankwise verify --transformer --out theory\n  rankwise verify --descent --out theory")]
+        rankwise verify --transformer --out theory\n  rankwise verify --descent --out theory\n  \
+        rankwise verify --base pretrained/ --tuned fine-tuned/ --out errors")]
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters.
     #[command(
@@ -161,6 +162,13 @@ pub struct VerifyOptions {
     /// Train adapters by gradient descent on the same kind of networks, beside the constructed ones.
     #[arg(long, group = "instead")]
     pub descent: bool,
+    /// Compare two checkpoints of one model: e_R of every matrix, told apart from rounding. The
+    /// checkpoint before training: a folder or a .safetensors file.
+    #[arg(long, value_name = "DIR", group = "instead", requires = "tuned")]
+    pub base: Option<PathBuf>,
+    /// The checkpoint after training.
+    #[arg(long, value_name = "DIR", requires = "base")]
+    pub tuned: Option<PathBuf>,
     #[command(flatten)]
     pub grid: GridOptions,
     /// Take a second opinion on every spectrum from another library.

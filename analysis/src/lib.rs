@@ -23,10 +23,12 @@
 
 mod adapter;
 mod audit;
+mod container;
 mod error;
 pub mod linalg;
 mod link;
 mod measures;
+mod pair;
 mod peft;
 mod product;
 
@@ -37,5 +39,6 @@ pub use audit::{
 pub use error::Error;
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
+pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
 pub use product::product_singular_values;

@@ -11,7 +11,6 @@
 //! | s | α/R, or α/√R with `use_rslora` |
 
 mod config;
-mod container;
 mod key;
 mod module;
 
@@ -23,8 +22,8 @@ use ndarray::Array2;
 
 use crate::Error;
 use crate::audit::{Finding, FindingKind, natural_order};
+use crate::container::{Container, TensorInfo};
 use config::AdapterConfig;
-use container::{Container, TensorInfo};
 use key::{Key, Layout, Part};
 pub(crate) use module::Module;
 use module::{Pair, variant_reason};

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 
 use super::config::AdapterConfig;
-use super::container::TensorInfo;
 use super::key::Layout;
 use crate::Epsilon;
 use crate::audit::Kind;
+use crate::container::TensorInfo;
 
 /// The factors of one module's update, and what the configuration says of them.
 #[derive(Debug)]

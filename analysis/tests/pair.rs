@@ -1,0 +1,145 @@
+//! Differences of checkpoints: the update's rank comes out whatever type it was stored in.
+
+use std::fs;
+use std::path::Path;
+
+use half::{bf16, f16};
+use nalgebra::DMatrix;
+use ndarray::Array2;
+use ndarray_rand::RandomExt;
+use ndarray_rand::rand_distr::StandardNormal;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rankwise_analysis::audit_pair;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+fn bytes(values: &Array2<f64>, dtype: Dtype) -> Vec<u8> {
+    let values = values.iter().copied();
+    match dtype {
+        Dtype::BF16 => values
+            .flat_map(|v| bf16::from_f64(v).to_le_bytes())
+            .collect(),
+        Dtype::F16 => values
+            .flat_map(|v| f16::from_f64(v).to_le_bytes())
+            .collect(),
+        Dtype::F32 => values.flat_map(|v| (v as f32).to_le_bytes()).collect(),
+        _ => values.flat_map(f64::to_le_bytes).collect(),
+    }
+}
+
+fn write(path: &Path, tensors: &[(&str, &Array2<f64>)], dtype: Dtype) {
+    let bytes: Vec<_> = tensors.iter().map(|(_, w)| bytes(w, dtype)).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, w), bytes)| {
+        let view = TensorView::new(dtype, vec![w.nrows(), w.ncols()], bytes);
+        (*name, view.expect("fits"))
+    });
+    safetensors::serialize_to_file(views, None, path).expect("written");
+}
+
+fn gaussian(shape: (usize, usize), std: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    std * Array2::<f64>::random_using(shape, StandardNormal, rng)
+}
+
+/// Every entry as the type stores it: what training starts from.
+fn stored(w: &Array2<f64>, dtype: Dtype) -> Array2<f64> {
+    w.mapv(|v| match dtype {
+        Dtype::BF16 => bf16::from_f64(v).to_f64(),
+        Dtype::F16 => f16::from_f64(v).to_f64(),
+        Dtype::F32 => f64::from(v as f32),
+        _ => v,
+    })
+}
+
+#[test]
+fn the_rank_of_a_merged_update_is_told_from_rounding() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16] {
+        for (m, n) in [(96, 96), (200, 64), (64, 300)] {
+            let mut base = gaussian((m, n), 0.05, &mut rng);
+            // Two rows of large entries, as real feed-forward layers have.
+            base.row_mut(3).mapv_inplace(|value| 30.0 * value);
+            base.row_mut(7).mapv_inplace(|value| 10.0 * value);
+            let base = stored(&base, dtype);
+            let update = gaussian((m, 8), 0.06, &mut rng).dot(&gaussian((8, n), 0.3, &mut rng));
+            let tuned = &base + &update;
+            let paths = [
+                folder.path().join("base.safetensors"),
+                folder.path().join("tuned.safetensors"),
+            ];
+            write(&paths[0], &[("w", &base)], dtype);
+            write(&paths[1], &[("w", &tuned)], dtype);
+            let audit = audit_pair(&paths[0], &paths[1], |_, _| {}).expect("reads");
+            let change = &audit.matrices[0];
+            assert_eq!(change.rank_above_noise, 8, "{dtype:?} {m} x {n}");
+            assert_eq!(change.measures.numerical_rank, 8);
+            // At R = r what is left is the rounding, and not far below its edge.
+            let left = change.layer_error(8) / change.noise.floor();
+            assert!(
+                left < 1.0 && (dtype == Dtype::F64 || left > 0.2),
+                "{dtype:?} {left}"
+            );
+            let difference = stored(&tuned, dtype) - &base;
+            let oracle = DMatrix::from_fn(m, n, |i, j| difference[[i, j]]).singular_values();
+            let mut oracle: Vec<f64> = oracle.iter().copied().collect();
+            oracle.sort_by(|a, b| b.total_cmp(a));
+            for (ours, theirs) in change.singular_values.iter().zip(&oracle) {
+                assert!((ours - theirs).abs() < 1e-12 * oracle[0], "{ours} {theirs}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shards_are_found_and_what_does_not_match_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let (a, b) = (
+        gaussian((4, 3), 1.0, &mut rng),
+        gaussian((3, 5), 1.0, &mut rng),
+    );
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    for path in [&base, &tuned] {
+        fs::create_dir(path).expect("made");
+    }
+    let only = gaussian((2, 2), 1.0, &mut rng);
+    write(
+        &base.join("model.safetensors"),
+        &[("a", &a), ("b", &b), ("old", &only)],
+        Dtype::F32,
+    );
+    write(&tuned.join("one.safetensors"), &[("a", &a)], Dtype::F32);
+    write(
+        &tuned.join("two.safetensors"),
+        &[("b", &b.t().to_owned()), ("new", &only)],
+        Dtype::F32,
+    );
+    let index = tuned.join("model.safetensors.index.json");
+    let map = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
+    fs::write(&index, map).expect("written");
+    let audit = audit_pair(&base, &tuned, |_, _| {}).expect("reads");
+    assert_eq!(audit.matrices.len(), 1);
+    assert_eq!(audit.matrices[0].singular_values, [0.0; 3]);
+    assert_eq!(audit.matrices[0].rank_above_noise, 0);
+    let names: Vec<&str> = audit.unmatched.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names, ["b", "new", "old"]);
+    assert!(audit.unmatched[0].reason.contains("[3, 5], found [5, 3]"));
+
+    for outside in [
+        "../base/model.safetensors",
+        "/etc/passwd",
+        "sub/one.safetensors",
+        "..",
+    ] {
+        let map = serde_json::json!({"weight_map": {"a": outside}});
+        fs::write(&index, map.to_string()).expect("written");
+        let error = audit_pair(&base, &tuned, |_, _| {}).expect_err("outside");
+        assert!(error.to_string().contains("without a folder"), "{error}");
+    }
+    fs::write(&index, "{}").expect("written");
+    let error = audit_pair(&base, &tuned, |_, _| {}).expect_err("no map");
+    assert!(error.to_string().contains("weight_map"), "{error}");
+    let error = audit_pair(&base, folder.path(), |_, _| {}).expect_err("no weights");
+    assert!(error.to_string().contains("neither"), "{error}");
+}

@@ -1,0 +1,209 @@
+//! Two checkpoints: the error that every rank leaves, as a table, a chart and sentences.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use rankwise_analysis::{MatrixDifference, PairAudit};
+use rankwise_data::{Column, Table};
+use rankwise_figures::{Curve, Figure, Marker, PALETTE, Panel, Scale, Stroke, grid};
+
+use crate::tables::Cells;
+
+/// The ranks whose errors are printed.
+const RANKS: [usize; 5] = [0, 4, 8, 16, 64];
+
+/// One row a matrix that changed.
+pub fn pair_cells(audit: &PairAudit) -> Cells {
+    let header = vec![
+        "matrix",
+        "shape",
+        "type",
+        "e_0",
+        "e_4",
+        "e_8",
+        "e_16",
+        "e_64",
+        "noise floor",
+        "rank above noise",
+        "rank for 99 %",
+        "effective rank",
+    ];
+    let changed = audit.matrices.iter().filter(|matrix| is_changed(matrix));
+    let rows = changed.map(|matrix| {
+        let mut row = vec![
+            matrix.name.clone(),
+            format!("{}x{}", matrix.shape[0], matrix.shape[1]),
+            matrix.dtype.clone(),
+        ];
+        row.extend(RANKS.map(|rank| format!("{:.2e}", matrix.layer_error(rank))));
+        let effective = matrix.measures.effective_rank;
+        row.extend([
+            format!("{:.2e}", matrix.noise.floor()),
+            matrix.rank_above_noise.to_string(),
+            matrix.measures.energy_rank_99.to_string(),
+            effective.map_or("–".to_owned(), |rank| format!("{rank:.1}")),
+        ]);
+        row
+    });
+    (header, rows.collect())
+}
+
+fn is_changed(matrix: &MatrixDifference) -> bool {
+    matrix.layer_error(0) > 0.0
+}
+
+/// One row a matrix and rank: e_R beside the noise.
+///
+/// # Errors
+/// Never: the columns are made of the same rows.
+pub fn pair_table(audit: &PairAudit) -> Result<Table> {
+    let rows: Vec<(&MatrixDifference, usize)> = audit
+        .matrices
+        .iter()
+        .flat_map(|matrix| (0..=matrix.singular_values.len()).map(move |rank| (matrix, rank)))
+        .collect();
+    let real = |value: fn(&MatrixDifference) -> f64| -> Column {
+        rows.iter().map(|(matrix, _)| value(matrix)).collect()
+    };
+    Ok(Table::new(vec![
+        (
+            "matrix",
+            rows.iter().map(|(matrix, _)| matrix.name.clone()).collect(),
+        ),
+        ("rank", rows.iter().map(|&(_, rank)| rank).collect()),
+        (
+            "layer_error",
+            rows.iter().map(|(m, rank)| m.layer_error(*rank)).collect(),
+        ),
+        ("noise_deviation", real(|m| m.noise.deviation)),
+        ("marchenko_pastur", real(|m| m.noise.marchenko_pastur)),
+        ("gavish_donoho", real(|m| m.noise.gavish_donoho)),
+        ("uneven", real(|m| m.noise.uneven)),
+    ])?)
+}
+
+/// What stands for a matrix's place in a layer: its name without the numbers.
+fn kind(name: &str) -> String {
+    let parts = name
+        .split('.')
+        .filter(|part| part.parse::<usize>().is_err());
+    let parts: Vec<&str> = parts.filter(|part| *part != "weight").collect();
+    parts[parts.len().saturating_sub(3)..].join(".")
+}
+
+/// e_R against R, a chart for every kind of matrix: the median over layers with the band of all,
+/// and the noise's floor.
+///
+/// # Errors
+/// If no matrix changed.
+pub fn pair_chart(audit: &PairAudit) -> Result<Figure> {
+    let mut kinds: BTreeMap<String, Vec<&MatrixDifference>> = BTreeMap::new();
+    for matrix in audit.matrices.iter().filter(|matrix| is_changed(matrix)) {
+        kinds.entry(kind(&matrix.name)).or_default().push(matrix);
+    }
+    if kinds.is_empty() {
+        anyhow::bail!("checkpoints: expected a matrix that differs, found none");
+    }
+    let panels: Vec<Panel> = kinds
+        .into_iter()
+        .map(|(kind, own)| {
+            let last = own
+                .iter()
+                .map(|m| m.singular_values.len())
+                .min()
+                .unwrap_or(0);
+            let errors = curve("e_R", 0, last, &own, MatrixDifference::layer_error);
+            let floor = curve("Noise floor", 1, last, &own, |matrix, _| {
+                matrix.noise.floor()
+            });
+            let count = own.len();
+            let noun = if count == 1 { "matrix" } else { "matrices" };
+            Panel {
+                title: format!("{kind} ({count} {noun})"),
+                x_label: "Rank R".to_owned(),
+                y_label: "Layer error".to_owned(),
+                y_scale: Scale::log(),
+                curves: vec![errors, floor],
+                ..Panel::default()
+            }
+        })
+        .collect();
+    Ok(grid(&panels, 2)?)
+}
+
+fn curve(
+    label: &str,
+    style: usize,
+    last: usize,
+    own: &[&MatrixDifference],
+    value: impl Fn(&MatrixDifference, usize) -> f64,
+) -> Curve {
+    let at = |rank: usize| {
+        let mut values: Vec<f64> = own.iter().map(|matrix| value(matrix, rank)).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let columns: Vec<Vec<f64>> = (0..last).map(at).collect();
+    Curve {
+        label: label.to_owned(),
+        color: PALETTE[style],
+        stroke: if style == 0 {
+            Stroke::Solid
+        } else {
+            Stroke::Dashed
+        },
+        marker: None::<Marker>,
+        x: (0..last).map(|rank| rank as f64).collect(),
+        mean: columns
+            .iter()
+            .map(|values| values[values.len() / 2])
+            .collect(),
+        low: columns.iter().map(|values| values[0]).collect(),
+        high: columns
+            .iter()
+            .map(|values| values[values.len() - 1])
+            .collect(),
+    }
+}
+
+/// How many matrices changed, by how much rank, and what was not compared.
+pub fn pair_findings(audit: &PairAudit) -> Vec<String> {
+    let changed: Vec<_> = audit
+        .matrices
+        .iter()
+        .filter(|matrix| is_changed(matrix))
+        .collect();
+    let mut findings = vec![format!(
+        "{} of {} matrices differ.",
+        changed.len(),
+        audit.matrices.len()
+    )];
+    let mut ranks: Vec<usize> = changed
+        .iter()
+        .map(|matrix| matrix.rank_above_noise)
+        .collect();
+    ranks.sort_unstable();
+    if let (Some(least), Some(most)) = (ranks.first(), ranks.last()) {
+        findings.push(format!(
+            "Above the rounding of the storage type the differences have rank {least} to {most} \
+             (median {}); past that rank, e_R is rounding.",
+            ranks[ranks.len() / 2]
+        ));
+    }
+    let others = audit
+        .unmatched
+        .iter()
+        .filter(|u| !u.reason.contains("dimensions"));
+    for other in others {
+        findings.push(format!("Not compared: {}: {}.", other.name, other.reason));
+    }
+    let vectors = audit
+        .unmatched
+        .iter()
+        .filter(|u| u.reason.contains("dimensions"));
+    findings.push(format!(
+        "{} tensors are no matrices and have no rank.",
+        vectors.count()
+    ));
+    findings
+}
