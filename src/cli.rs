@@ -77,6 +77,12 @@ pub enum Command {
     /// Print a table of recorded runs.
     #[command(after_help = "Example:\n  rankwise table equal-loss --runs out/runs")]
     Table(TableOptions),
+    /// Time the hot paths, a peer's beside them.
+    #[command(
+        after_help = "Examples:\n  RANKWISE_PYTHON=python3 rankwise bench spectra\n  \
+        rankwise bench theorem --out bench"
+    )]
+    Bench(BenchOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -263,6 +269,23 @@ pub enum FigureName {
     Figure1,
     /// Rank against generalisation error and test accuracy.
     RankGeneralization,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    /// What to time.
+    pub name: BenchName,
+    /// Times of which the median is taken.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub repeats: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BenchName {
+    /// Singular values and decompositions beside NumPy's, one thread each.
+    Spectra,
+    /// One verification of the theorem against width and depth.
+    Theorem,
 }
 
 #[derive(Debug, Args)]

@@ -359,6 +359,7 @@ fn every_command_has_help_with_an_example_and_there_are_completions() {
         "features",
         "figure",
         "table",
+        "bench",
     ] {
         let output = rankwise(&[command, "--help"]).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();

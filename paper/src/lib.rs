@@ -26,6 +26,6 @@ pub use tables::{
     violates_a_proved_bound,
 };
 pub use theory::{
-    descent_cells, descent_chart, descent_findings, transformer_cells, transformer_chart,
-    transformer_findings,
+    ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,
+    transformer_cells, transformer_chart, transformer_findings,
 };

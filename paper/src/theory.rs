@@ -133,6 +133,86 @@ pub fn transformer_chart(records: &[TransformerRecord]) -> Result<Figure> {
     Ok(grid(&panels, 2)?)
 }
 
+/// How long one verification took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScalingRecord {
+    /// D.
+    pub width: usize,
+    /// L.
+    pub layers: usize,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Time against the width and against the depth, beside the line of L·D³ through the largest.
+///
+/// # Errors
+/// If there is nothing to draw.
+pub fn scaling_chart(records: &[ScalingRecord]) -> Result<Figure> {
+    type Axis = (
+        &'static str,
+        &'static str,
+        fn(&ScalingRecord) -> (usize, usize),
+    );
+    let axes: [Axis; 2] = [
+        ("Time against width", "log₂ D", |r| (r.layers, r.width)),
+        ("Time against depth", "log₂ L", |r| (r.width, r.layers)),
+    ];
+    let panels = axes.map(|(title, x_label, split)| {
+        // The most frequent fixed value names the series along this axis.
+        let mut fixed: Vec<usize> = records.iter().map(|r| split(r).0).collect();
+        fixed.sort_unstable_by_key(|value| {
+            records
+                .iter()
+                .filter(|record| split(record).0 == *value)
+                .count()
+        });
+        let fixed = fixed.last().copied();
+        let mut own: Vec<&ScalingRecord> = records
+            .iter()
+            .filter(|record| Some(split(record).0) == fixed)
+            .collect();
+        own.sort_unstable_by_key(|record| split(record).1);
+        own.dedup_by_key(|record| split(record).1);
+        let work = |r: &ScalingRecord| r.layers as f64 * (r.width as f64).powi(3);
+        let unit = own
+            .last()
+            .map_or(0.0, |record| record.seconds / work(record));
+        let line = |label: &str, style: usize, value: &dyn Fn(&ScalingRecord) -> f64| {
+            let y: Vec<f64> = own.iter().map(|record| value(record)).collect();
+            Curve {
+                label: label.to_owned(),
+                color: PALETTE[style],
+                stroke: if style == 0 {
+                    Stroke::Solid
+                } else {
+                    Stroke::Dashed
+                },
+                marker: (style == 0).then_some(Marker::Circle),
+                x: own
+                    .iter()
+                    .map(|record| (split(record).1 as f64).log2())
+                    .collect(),
+                mean: y.clone(),
+                low: y.clone(),
+                high: y,
+            }
+        };
+        Panel {
+            title: title.to_owned(),
+            x_label: x_label.to_owned(),
+            y_label: "Seconds".to_owned(),
+            y_scale: Scale::log(),
+            curves: vec![
+                line("Measured", 0, &|record| record.seconds),
+                line("L·D³ through the last", 1, &|record| unit * work(record)),
+            ],
+            ..Panel::default()
+        }
+    });
+    Ok(grid(&panels, 2)?)
+}
+
 /// What the transformers show.
 pub fn transformer_findings(records: &[TransformerRecord]) -> String {
     let error = |exact: bool| {

@@ -1,4 +1,5 @@
 mod audit;
+mod bench;
 mod features;
 mod reproduce;
 mod show;
@@ -33,6 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),
+        Command::Bench(options) => bench::run(options, common),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(*shell, &mut command, "rankwise", &mut std::io::stdout());
