@@ -68,7 +68,8 @@ pub enum Command {
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters.
     #[command(
-        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json"
+        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json\n  \
+        rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes"
     )]
     Audit(AuditOptions),
     /// Draw a figure from recorded runs.
@@ -250,8 +251,15 @@ fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 #[derive(Debug, Args)]
 pub struct AuditOptions {
     /// Adapter folders or files.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "base", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Compare two checkpoints of one model instead. The one before training: a folder or a
+    /// .safetensors file.
+    #[arg(long, value_name = "DIR", requires = "tuned", conflicts_with = "paths")]
+    pub base: Option<PathBuf>,
+    /// The checkpoint after training.
+    #[arg(long, value_name = "DIR", requires = "base")]
+    pub tuned: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -54,6 +54,17 @@ impl Epsilon {
         }
     }
 
+    /// The ε by which a product of factors stored in this type is judged: float32's for the half
+    /// precision types. Their numbers are exact, products of them are summed in float32 wherever
+    /// adapters are used, and with their own ε the threshold max(m, n)·ε·σ₁ would exceed σ₁ itself
+    /// from max(m, n) = 1024 (float16) or 128 (bfloat16) on.
+    pub fn for_products(self) -> Self {
+        match self {
+            Self::F64 => Self::F64,
+            Self::F32 | Self::F16 | Self::Bf16 => Self::F32,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::F64 => "f64",

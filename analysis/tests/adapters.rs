@@ -194,7 +194,7 @@ fn without_a_scale_the_update_is_measured_unscaled_and_said_so() {
 }
 
 #[test]
-fn every_storage_type_is_read_with_its_own_threshold() {
+fn every_storage_type_is_read_and_half_precision_judged_in_single() {
     let values = [1.0, 0.5, -0.25, 3.0];
     type Encode = fn(f64) -> Vec<u8>;
     let encoded: [(Dtype, Encode, &str); 4] = [
@@ -211,12 +211,12 @@ fn every_storage_type_is_read_with_its_own_threshold() {
         (
             Dtype::F16,
             |x| f16::from_f64(x).to_le_bytes().to_vec(),
-            "max(m,n)*eps(f16)*sigma_1",
+            "max(m,n)*eps(f32)*sigma_1",
         ),
         (
             Dtype::BF16,
             |x| bf16::from_f64(x).to_le_bytes().to_vec(),
-            "max(m,n)*eps(bf16)*sigma_1",
+            "max(m,n)*eps(f32)*sigma_1",
         ),
     ];
     let mut spectra = Vec::new();
@@ -239,6 +239,26 @@ fn every_storage_type_is_read_with_its_own_threshold() {
     // ‖(1, ½, −¼, 3)‖; all four types hold these numbers exactly.
     assert!((spectra[0][0] - 10.3125_f64.sqrt()).abs() < 1e-15);
     assert!(spectra.iter().all(|spectrum| spectrum == &spectra[0]));
+}
+
+/// With float16's own ε the threshold of a layer wider than 1,024 would exceed σ₁.
+#[test]
+fn a_wide_layer_in_half_precision_keeps_its_rank() {
+    for (dtype, one) in [
+        (Dtype::F16, f16::ONE.to_le_bytes()),
+        (Dtype::BF16, bf16::ONE.to_le_bytes()),
+    ] {
+        let a: Vec<u8> = one.into_iter().cycle().take(2 * 5000).collect();
+        let tensors = vec![
+            (A, dtype, vec![1, 5000], a),
+            (B, dtype, vec![1, 1], one.to_vec()),
+        ];
+        let folder = folder(&tensors, Some(json!({ "lora_alpha": 1 })));
+        let adapter = only(audited(folder.path()));
+        let spectrum = adapter.modules[0].spectrum.clone().unwrap();
+        assert_eq!(spectrum.measures.numerical_rank, 1);
+        assert!(spectrum.measures.tau < 1e-3 * spectrum.measures.spectral_norm);
+    }
 }
 
 #[test]

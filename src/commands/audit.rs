@@ -7,6 +7,9 @@ use crate::cli::{AuditOptions as Options, Common};
 
 /// The rank of every update of the given adapters.
 pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
+    if let (Some(base), Some(tuned)) = (&options.base, &options.tuned) {
+        return super::checkpoints::run(base, tuned, common);
+    }
     let mut whole = Audit {
         adapters: Vec::new(),
         refused: Vec::new(),

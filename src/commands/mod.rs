@@ -1,6 +1,8 @@
 mod audit;
 mod bench;
+mod checkpoints;
 mod features;
+mod output;
 mod reproduce;
 mod show;
 mod train;

@@ -1,21 +1,20 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use rankwise_analysis::audit_pair;
-use rankwise_data::{create_folder, write_atomic};
+use rankwise_data::create_folder;
 use rankwise_paper::{
-    Cells, bound_chart, counterexample_cells, descent_cells, descent_chart, descent_findings,
-    pair_cells, pair_chart, pair_findings, pair_table, random_cells, ratio_chart, text_table,
-    theory_cells, theory_findings, theory_summary_cells, theory_table, transformer_cells,
-    transformer_chart, transformer_findings, violates_a_proved_bound, write_figure,
+    bound_chart, counterexample_cells, descent_cells, descent_chart, descent_findings,
+    random_cells, ratio_chart, text_table, theory_cells, theory_findings, theory_summary_cells,
+    theory_table, transformer_cells, transformer_chart, transformer_findings,
+    violates_a_proved_bound, write_figure,
 };
 use rankwise_theory::{
     Case, CellRecord, Counterexample, DescentGrid, Grid, ORACLE, Strategy, TransformerGrid,
     descent_grid, transformer_curve, verify_grid, verify_random,
 };
-use serde::Serialize;
 
 use super::Outcome;
+use super::output::{keep, show};
 use crate::cli::{Common, GridOptions, VerifyOptions};
 use crate::progress;
 
@@ -39,7 +38,7 @@ pub fn run(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
     } else if options.descent {
         descent(common)
     } else if let (Some(base), Some(tuned)) = (&options.base, &options.tuned) {
-        checkpoints(base, tuned, common)
+        super::checkpoints::run(base, tuned, common)
     } else {
         grid(options, common)
     }
@@ -251,52 +250,6 @@ fn descent(common: &Common) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
-}
-
-/// The theorem's e_i on real weights: W̄ after training, W before.
-fn checkpoints(base: &Path, tuned: &Path, common: &Common) -> Result<Outcome> {
-    let bar = progress::bar(0, "matrices", common.quiet);
-    bar.set_message("decomposing");
-    let audit = audit_pair(base, tuned, |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    show(&audit, &pair_cells(&audit), "checkpoints", common)?;
-    if let Some(out) = &common.out {
-        let table = pair_table(&audit)?;
-        table.write_parquet(&out.join("layer-errors.parquet"))?;
-        table.write_csv(&out.join("layer-errors.csv"))?;
-        write_figure(&pair_chart(&audit)?, out, "layer-errors")?;
-    }
-    if !common.json && !common.quiet {
-        println!();
-        for finding in pair_findings(&audit) {
-            println!("- {finding}");
-        }
-    }
-    Ok(Outcome::Done)
-}
-
-/// Prints records as a table or as JSON, and keeps the JSON.
-fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common) -> Result<()> {
-    keep(records, name, common)?;
-    if common.json {
-        println!("{}", serde_json::to_string_pretty(records)?);
-    } else if !common.quiet {
-        println!("{}", text_table(cells));
-    }
-    Ok(())
-}
-
-/// Writes the JSON of `records` to the folder for results, if there is one.
-fn keep(records: &impl Serialize, name: &str, common: &Common) -> Result<()> {
-    let Some(out) = &common.out else {
-        return Ok(());
-    };
-    let json = serde_json::to_string_pretty(records)?;
-    let path = out.join(name).with_extension("json");
-    Ok(write_atomic(&path, |file| file.write_all(json.as_bytes()))?)
 }
 
 fn outcome(holds: bool) -> Outcome {

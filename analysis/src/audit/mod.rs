@@ -26,7 +26,8 @@ pub(crate) use summary::quantile;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AuditOptions {
     /// The threshold of the numerical rank; `None`: max(m, n)·ε·σ₁ with the ε of the type that each
-    /// module's factors are stored in.
+    /// module's factors are stored in, and float32's for the half-precision types
+    /// ([`Epsilon::for_products`](crate::Epsilon::for_products)).
     pub tau: Option<TauRule>,
     /// The side of the orthogonality loss, in the base weight's own orientation.
     pub side: Side,
@@ -151,7 +152,9 @@ fn measured(
     let mut findings = Vec::new();
     let spectrum = match product_singular_values(b.view(), a.view(), scale) {
         Ok(singular_values) => {
-            let rule = options.tau.unwrap_or(TauRule::Precision(module.epsilon));
+            let rule = options
+                .tau
+                .unwrap_or(TauRule::Precision(module.epsilon.for_products()));
             let spectrum = Spectrum {
                 measures: measures(&singular_values, shape, rule),
                 orthogonality: orthogonality(&singular_values, shape, module.rank, options.side),

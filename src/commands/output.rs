@@ -1,0 +1,27 @@
+use anyhow::Result;
+use rankwise_data::write_atomic;
+use rankwise_paper::{Cells, text_table};
+use serde::Serialize;
+
+use crate::cli::Common;
+
+/// Prints records as a table or as JSON, and keeps the JSON.
+pub fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common) -> Result<()> {
+    keep(records, name, common)?;
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(records)?);
+    } else if !common.quiet {
+        println!("{}", text_table(cells));
+    }
+    Ok(())
+}
+
+/// Writes the JSON of `records` to the folder for results, if there is one.
+pub fn keep(records: &impl Serialize, name: &str, common: &Common) -> Result<()> {
+    let Some(out) = &common.out else {
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(records)?;
+    let path = out.join(name).with_extension("json");
+    Ok(write_atomic(&path, |file| file.write_all(json.as_bytes()))?)
+}
