@@ -176,11 +176,11 @@ pub struct VerifyOptions {
     /// The checkpoint after training.
     #[arg(long, value_name = "DIR", requires = "base")]
     pub tuned: Option<PathBuf>,
-    #[command(flatten)]
-    pub grid: GridOptions,
     /// Take a second opinion on every spectrum from another library.
     #[arg(long)]
     pub oracle: bool,
+    #[command(flatten)]
+    pub grid: GridOptions,
 }
 
 /// The grid of random problems; every flag replaces one axis.

@@ -259,6 +259,75 @@ fn a_case_is_answered_in_full_and_its_faults_by_their_place() {
     }
 }
 
+/// Full fine-tuning moves the whole layer: more than float32's rounding, at most its 77 rows.
+#[test]
+fn two_checkpoints_of_a_run_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let trained = rankwise(&[
+        "train",
+        "--method",
+        "full",
+        "--set",
+        "schedule.epochs=2",
+        "-q",
+    ])
+    .arg("--out")
+    .arg(&runs)
+    .output()
+    .unwrap();
+    assert!(trained.status.success());
+    let compare = |command: &str, tuned: &str| {
+        rankwise(&[command, "--json", "--base"])
+            .arg(runs.join("full-s0/base"))
+            .arg("--tuned")
+            .arg(runs.join("full-s0").join(tuned))
+            .output()
+            .unwrap()
+    };
+    for command in ["verify", "audit"] {
+        let output = compare(command, "tuned");
+        assert_eq!(output.status.code(), Some(0));
+        let audit: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let matrix = &audit["matrices"][0];
+        assert_eq!(matrix["shape"], serde_json::json!([77, 384]));
+        assert_eq!(matrix["singular_values"].as_array().unwrap().len(), 77);
+        assert!(
+            matrix["rank_above_noise"].as_u64().unwrap() > 10,
+            "{matrix}"
+        );
+        // The bias is no matrix.
+        assert_eq!(audit["unmatched"].as_array().unwrap().len(), 1);
+        let same = compare(command, "base");
+        let audit: Value = serde_json::from_slice(&same.stdout).unwrap();
+        assert_eq!(audit["matrices"][0]["rank_above_noise"], 0);
+        let none = compare(command, "none");
+        let message = String::from_utf8(none.stderr).unwrap();
+        assert_eq!(none.status.code(), Some(2));
+        assert!(message.contains("full-s0/none"), "{message}");
+    }
+}
+
+#[test]
+fn transformers_are_exact_from_half_their_width_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rankwise(&["verify", "--transformer", "--json", "--out"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let records: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for record in records.as_array().unwrap() {
+        let exact = record["rank"].as_u64() >= record["threshold"].as_u64();
+        let error = record["relative_error"].as_f64().unwrap();
+        assert_eq!(record["threshold"].as_u64().unwrap() * 2, record["width"]);
+        assert_eq!(error < 1e-6, exact, "{record}");
+    }
+    for file in ["transformer.json", "transformer.svg", "transformer.png"] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+}
+
 #[test]
 fn bad_input_is_answered_with_exit_code_2_and_a_name() {
     let folder = tempfile::tempdir().unwrap();
