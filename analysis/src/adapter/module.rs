@@ -77,7 +77,7 @@ impl Module {
             (Some(_), Some(b)) => b,
             _ => {
                 let (a, b) = (first.dtype, second.dtype);
-                let expected = "factors in F64, F32, F16 or BF16";
+                let expected = "factors in F64, F32, F16, BF16, F8_E4M3 or F8_E5M2";
                 return Err(format!("expected {expected}, found {a:?} and {b:?}"));
             }
         };
@@ -136,6 +136,8 @@ fn epsilon(dtype: Dtype) -> Option<Epsilon> {
         Dtype::F32 => Some(Epsilon::F32),
         Dtype::F16 => Some(Epsilon::F16),
         Dtype::BF16 => Some(Epsilon::Bf16),
+        Dtype::F8_E4M3 => Some(Epsilon::F8E4m3),
+        Dtype::F8_E5M2 => Some(Epsilon::F8E5m2),
         _ => None,
     }
 }
