@@ -206,7 +206,11 @@ fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
         return torch::archived(source);
     }
     // Protocols 2 to 5: the older ones are text.
-    if known[0] == 0x80 && known.get(1).is_some_and(|protocol| (2..=5).contains(protocol)) {
+    if known[0] == 0x80
+        && known
+            .get(1)
+            .is_some_and(|protocol| (2..=5).contains(protocol))
+    {
         return torch::sequence(source);
     }
     match impostor(known) {
