@@ -31,10 +31,11 @@ mod measures;
 mod pair;
 mod peft;
 mod product;
+mod update;
 
 pub use audit::{
-    AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Kind, ModuleAudit,
-    Refused, Spectrum, Summary, audit,
+    AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
+    ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
 };
 pub use error::Error;
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};

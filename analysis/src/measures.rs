@@ -41,6 +41,10 @@ pub enum Epsilon {
     F16,
     /// 2⁻⁷.
     Bf16,
+    /// 2⁻³, of the eight-bit type with three fraction bits.
+    F8E4m3,
+    /// 2⁻², of the one with two.
+    F8E5m2,
 }
 
 impl Epsilon {
@@ -51,17 +55,19 @@ impl Epsilon {
             Self::F32 => f64::from(f32::EPSILON),
             Self::F16 => half::f16::EPSILON.to_f64(),
             Self::Bf16 => half::bf16::EPSILON.to_f64(),
+            Self::F8E4m3 => 0.125,
+            Self::F8E5m2 => 0.25,
         }
     }
 
     /// The ε by which a product of factors stored in this type is judged: float32's for the half
-    /// precision types. Their numbers are exact, products of them are summed in float32 wherever
+    /// precision and eight-bit types. Their numbers are exact, products of them are summed in float32 wherever
     /// adapters are used, and with their own ε the threshold max(m, n)·ε·σ₁ would exceed σ₁ itself
     /// from max(m, n) = 1024 (float16) or 128 (bfloat16) on.
     pub fn for_products(self) -> Self {
         match self {
             Self::F64 => Self::F64,
-            Self::F32 | Self::F16 | Self::Bf16 => Self::F32,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => Self::F32,
         }
     }
 
@@ -71,6 +77,8 @@ impl Epsilon {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::F8E4m3 => "f8_e4m3",
+            Self::F8E5m2 => "f8_e5m2",
         }
     }
 }
@@ -102,7 +110,14 @@ impl FromStr for TauRule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let all = [Epsilon::F64, Epsilon::F32, Epsilon::F16, Epsilon::Bf16];
+        let all = [
+            Epsilon::F64,
+            Epsilon::F32,
+            Epsilon::F16,
+            Epsilon::Bf16,
+            Epsilon::F8E4m3,
+            Epsilon::F8E5m2,
+        ];
         let mut precisions = all.into_iter().map(Self::Precision);
         if let Some(rule) = precisions.find(|rule| rule.to_string() == text) {
             return Ok(rule);
@@ -116,7 +131,8 @@ impl FromStr for TauRule {
             _ => Err(Error::Mismatch {
                 what: "threshold tau",
                 expected: "a number that is not negative, NUMBER*sigma_1 or \
-                           max(m,n)*eps(TYPE)*sigma_1 with f64, f32, f16 or bf16"
+                           max(m,n)*eps(TYPE)*sigma_1 with f64, f32, f16, bf16, f8_e4m3 or \
+                           f8_e5m2"
                     .to_owned(),
                 found: format!("{text:?}"),
             }),

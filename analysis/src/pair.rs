@@ -22,110 +22,16 @@
 //! of random matrices with independent entries”, 2016; Gavish & Donoho, “The Optimal Hard Threshold for Singular
 //! Values is 4/√3”, 2014; e_R from Theorem 3.1 of the RM-LoRA paper.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::Array2;
 use rayon::prelude::*;
 use safetensors::Dtype;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::container::Container;
 use crate::linalg::singular_values;
 use crate::{Error, Measures, TauRule, measures};
-
-/// The names of a folder's weight files, as the model hubs write them.
-const INDEX: &str = "model.safetensors.index.json";
-const WHOLE: &str = "model.safetensors";
-
-/// A model's weights on disk, in one file or several.
-#[derive(Debug)]
-struct Checkpoint {
-    path: PathBuf,
-    shards: Vec<Container>,
-    /// In which shard each tensor is.
-    places: BTreeMap<String, usize>,
-}
-
-/// What an index file says that concerns us.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl Checkpoint {
-    /// Opens a .safetensors file, or a folder with one or with an index of several.
-    fn open(path: &Path) -> Result<Self, Error> {
-        let index = path.join(INDEX);
-        let files = if path.is_file() {
-            vec![path.to_path_buf()]
-        } else if index.is_file() {
-            shards(path, &index)?
-        } else if path.join(WHOLE).is_file() {
-            vec![path.join(WHOLE)]
-        } else {
-            let expected = format!("{WHOLE} or {INDEX}");
-            return Err(Error::format(path, "folder", expected, "neither"));
-        };
-        let shards = files
-            .iter()
-            .map(|file| Container::open(file))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut places = BTreeMap::new();
-        for (number, shard) in shards.iter().enumerate() {
-            for name in shard.tensors().keys() {
-                if let Some(other) = places.insert(name.clone(), number) {
-                    let found = format!("also in {}", shards[other].path().display());
-                    let what = format!("tensor {name}");
-                    return Err(Error::format(shard.path(), what, "in one file only", found));
-                }
-            }
-        }
-        Ok(Self {
-            path: path.to_path_buf(),
-            shards,
-            places,
-        })
-    }
-
-    fn shape(&self, name: &str) -> Option<(&[usize], Dtype)> {
-        let tensor = self.shards[*self.places.get(name)?].tensors().get(name)?;
-        Some((&tensor.shape, tensor.dtype))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<f64>, Error> {
-        match self.places.get(name) {
-            Some(&shard) => self.shards[shard].read(name),
-            None => Err(Error::format(&self.path, name, "a tensor", "none")),
-        }
-    }
-}
-
-/// The files of an index, which must lie in its own folder.
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
-    let text = rankwise_data::read_text(index)?;
-    let index_of: Index = serde_json::from_str(&text).map_err(|error| {
-        Error::format(index, "index", "a weight_map of files", error.to_string())
-    })?;
-    let mut names: Vec<&String> = index_of.weight_map.values().collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in &names {
-        let is_plain = Path::new(name)
-            .file_name()
-            .is_some_and(|file| file == name.as_str());
-        if !is_plain {
-            let expected = "file names without a folder";
-            return Err(Error::format(
-                index,
-                "weight_map",
-                expected,
-                (*name).clone(),
-            ));
-        }
-    }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
-}
 
 /// What the storage type's rounding alone does to the singular values of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -218,7 +124,8 @@ pub struct PairAudit {
     pub unmatched: Vec<Unmatched>,
 }
 
-/// Compares every matrix of two checkpoints: each a folder or a .safetensors file.
+/// Compares every matrix of two checkpoints: each a folder with one of the names that
+/// model libraries write, an index of shards, a .safetensors file or a PyTorch state dict.
 ///
 /// Matrices are read and decomposed one by one, several at a time on several threads; the numbers
 /// do not depend on how many. `progress` is told how many matrices there are and called after each.
@@ -249,27 +156,22 @@ pub fn audit_pair(
     tuned: &Path,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<PairAudit, Error> {
-    let (base, tuned) = (Checkpoint::open(base)?, Checkpoint::open(tuned)?);
+    let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
     let (mut names, mut unmatched) = (Vec::new(), Vec::new());
-    for name in tuned.places.keys() {
+    for name in tuned.tensors().keys() {
         match comparable(name, &base, &tuned) {
             Ok(shape) => names.push((name, shape)),
             Err(reason) => unmatched.push((name, reason)),
         }
     }
-    for name in base
-        .places
-        .keys()
-        .filter(|name| !tuned.places.contains_key(*name))
-    {
-        unmatched.push((
-            name,
-            format!("expected in {}, found none", tuned.path.display()),
-        ));
+    let is_left = |name: &&String| !tuned.tensors().contains_key(*name);
+    for name in base.tensors().keys().filter(is_left) {
+        let reason = format!("expected in {}, found none", tuned.path().display());
+        unmatched.push((name, reason));
     }
     if names.is_empty() {
-        let expected = format!("a matrix that is also in {}", base.path.display());
-        return Err(Error::format(&tuned.path, "tensors", expected, "none"));
+        let expected = format!("a matrix that is also in {}", base.path().display());
+        return Err(Error::format(tuned.path(), "tensors", expected, "none"));
     }
     let total = names.len();
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -294,27 +196,29 @@ pub fn audit_pair(
 }
 
 /// Rows and columns if the tensor is a matrix in both, else the reason why it is not compared.
-fn comparable(name: &str, base: &Checkpoint, tuned: &Checkpoint) -> Result<[usize; 2], String> {
-    let Some((shape, dtype)) = tuned.shape(name) else {
+fn comparable(name: &str, base: &Container, tuned: &Container) -> Result<[usize; 2], String> {
+    let Some(after) = tuned.tensors().get(name) else {
         return Err("no such tensor".to_owned());
     };
-    let Some((other, other_dtype)) = base.shape(name) else {
-        return Err(format!("expected in {}, found none", base.path.display()));
+    let Some(before) = base.tensors().get(name) else {
+        return Err(format!("expected in {}, found none", base.path().display()));
     };
-    if shape != other {
+    if after.shape != before.shape {
+        let (shape, other) = (&after.shape, &before.shape);
         return Err(format!(
             "expected the base's shape {other:?}, found {shape:?}"
         ));
     }
-    for dtype in [dtype, other_dtype] {
-        if !matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(format!("expected F64, F32, F16 or BF16, found {dtype:?}"));
+    for dtype in [after.dtype, before.dtype] {
+        if precision(dtype).is_none() {
+            let expected = "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2";
+            return Err(format!("expected {expected}, found {dtype:?}"));
         }
     }
-    match *shape {
+    match after.shape[..] {
         [] | [_] => Err(format!(
             "expected a matrix, found {} dimensions",
-            shape.len()
+            after.shape.len()
         )),
         [rows, ref rest @ ..] => match (rows, rest.iter().product()) {
             (0, _) | (_, 0) => Err("expected a matrix, found an empty tensor".to_owned()),
@@ -326,10 +230,10 @@ fn comparable(name: &str, base: &Checkpoint, tuned: &Checkpoint) -> Result<[usiz
 fn difference(
     name: &str,
     [m, n]: [usize; 2],
-    base: &Checkpoint,
-    tuned: &Checkpoint,
+    base: &Container,
+    tuned: &Container,
 ) -> Result<MatrixDifference, Error> {
-    let dtype = tuned.shape(name).map_or(Dtype::F32, |(_, dtype)| dtype);
+    let dtype = tuned.tensors()[name].dtype;
     let values = tuned.read(name)?;
     let mut matrix = Array2::from_shape_fn((m, n), |(i, j)| values[i * n + j]);
     for (value, before) in matrix.iter_mut().zip(base.read(name)?) {
@@ -351,16 +255,26 @@ fn difference(
 
 /// The spacing of the type's numbers at `value`, subnormal spacing near zero.
 fn ulp(value: f64, dtype: Dtype) -> f64 {
-    // Fraction bits and the least exponent of a normal number.
-    let (bits, least) = match dtype {
-        Dtype::BF16 => (7, -126),
-        Dtype::F16 => (10, -14),
-        Dtype::F32 => (23, -126),
-        _ => (52, -1022),
-    };
+    let (bits, least) = precision(dtype).unwrap_or(DOUBLE);
     // The exponent field: exact, where a logarithm would round up just below a power of two.
     let exponent = ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023;
     2_f64.powi(exponent.max(least) - bits)
+}
+
+/// Fraction bits and the least exponent of a normal number.
+const DOUBLE: (i32, i32) = (52, -1022);
+
+/// The same of any type that a weight can be rounded to.
+fn precision(dtype: Dtype) -> Option<(i32, i32)> {
+    Some(match dtype {
+        Dtype::F64 => DOUBLE,
+        Dtype::F32 => (23, -126),
+        Dtype::F16 => (10, -14),
+        Dtype::BF16 => (7, -126),
+        Dtype::F8_E4M3 => (3, -6),
+        Dtype::F8_E5M2 => (2, -14),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -376,6 +290,9 @@ mod tests {
             (0.75, Dtype::F16, 2_f64.powi(-11)),
             (0.0, Dtype::F16, 2_f64.powi(-24)),
             (1.0, Dtype::F64, f64::EPSILON),
+            (1.0, Dtype::F8_E4M3, 2_f64.powi(-3)),
+            (-0.001, Dtype::F8_E4M3, 2_f64.powi(-9)),
+            (3.0, Dtype::F8_E5M2, 0.5),
         ] {
             assert_eq!(ulp(value, dtype), expected, "{value} {dtype:?}");
         }

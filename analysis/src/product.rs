@@ -14,7 +14,7 @@
 //!
 //! Source: G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed., section 5.2 (thin QR).
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
 use crate::Error;
 use crate::linalg::{check_finite, singular_values, triangular_factor};
@@ -41,6 +41,28 @@ pub fn product_singular_values<T: Copy + Into<f64>>(
     a: ArrayView2<'_, T>,
     scale: f64,
 ) -> Result<Vec<f64>, Error> {
+    Ok(directions(b, a, scale)?.singular_values)
+}
+
+/// The spectrum of a product, and how long its directions are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Directions {
+    /// Descending.
+    pub singular_values: Vec<f64>,
+    /// |s|·‖b_i‖·‖a_i‖ for every one of the R columns b_i of B and rows a_i of A, in their order;
+    /// nothing where an update has no such directions.
+    pub norms: Vec<f64>,
+}
+
+/// As [`product_singular_values`], with the directions' lengths.
+///
+/// # Errors
+/// As there.
+pub(crate) fn directions<T: Copy + Into<f64>>(
+    b: ArrayView2<'_, T>,
+    a: ArrayView2<'_, T>,
+    scale: f64,
+) -> Result<Directions, Error> {
     if b.ncols() != a.nrows() {
         return Err(Error::Mismatch {
             what: "rows of factor A",
@@ -59,9 +81,17 @@ pub fn product_singular_values<T: Copy + Into<f64>>(
     check_finite("factor A", a)?;
     let left = triangular_factor(b);
     let right = triangular_factor(a.t());
-    let mut sigma = singular_values(left.dot(&right.t()).view())?;
-    for value in &mut sigma {
+    let mut singular_values = singular_values(left.dot(&right.t()).view())?;
+    for value in &mut singular_values {
         *value *= scale.abs();
     }
-    Ok(sigma)
+    // The columns of R are as long as those of the matrix that it came from.
+    let length = |r: &Array2<f64>, i: usize| r.column(i).dot(&r.column(i)).sqrt();
+    let norms = (0..b.ncols())
+        .map(|i| scale.abs() * length(&left, i) * length(&right, i))
+        .collect();
+    Ok(Directions {
+        singular_values,
+        norms,
+    })
 }

@@ -8,13 +8,17 @@
 //! assert_eq!(banking77.test().rows(), 3_080);
 //! # Ok::<(), rankwise_data::Error>(())
 //! ```
+//!
+//! Feature `tables` (on by default): columnar records and text tables, by way of polars.
 
 mod banking77;
 mod error;
 mod features;
 mod files;
 mod stream;
+#[cfg(feature = "tables")]
 mod table;
+#[cfg(feature = "tables")]
 mod text;
 
 pub use banking77::{BANKING77_ATTRIBUTION, banking77, banking77_sha256};
@@ -24,5 +28,7 @@ pub use files::{
     create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
 };
 pub use stream::stream;
+#[cfg(feature = "tables")]
 pub use table::{Column, Table};
+#[cfg(feature = "tables")]
 pub use text::TextTable;

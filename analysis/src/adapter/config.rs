@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -9,6 +10,9 @@ use crate::Error;
 
 /// Larger than any real configuration by three orders of magnitude.
 const LONGEST_CONFIG: u64 = 16_000_000;
+
+/// Bytes of a compiled pattern; real ones take a few thousand.
+const LARGEST_EXPRESSION: usize = 1 << 20;
 
 /// Initialisations that take the adapter's first value out of the base weight, so that B A alone is
 /// not what training changed (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA).
@@ -21,7 +25,11 @@ pub(crate) struct AdapterConfig {
     pub peft_type: Option<String>,
     pub base_model_name_or_path: Option<String>,
     pub r: Option<Value>,
+    /// AdaLoRA's R before pruning, by which it goes on dividing.
+    pub init_r: Option<f64>,
     pub lora_alpha: Option<f64>,
+    /// LoHa's and LoKr's α.
+    pub alpha: Option<f64>,
     pub use_rslora: Option<bool>,
     pub use_dora: Option<bool>,
     pub use_qalora: Option<bool>,
@@ -31,6 +39,26 @@ pub(crate) struct AdapterConfig {
     pub rank_pattern: Option<Map<String, Value>>,
     pub alpha_pattern: Option<Map<String, Value>>,
     pub target_parameters: Option<Vec<String>>,
+    /// The modules whose inputs (IA)³ scales, by name or as one regular expression.
+    pub feedforward_modules: Option<Value>,
+    /// Rows of the embedding that were trained: a list, or one for every embedding by name.
+    pub trainable_token_indices: Option<Value>,
+    /// The same, as the method for tokens alone calls it.
+    pub token_indices: Option<Value>,
+    /// Of VeRA's random projections, where they are not in the file.
+    pub projection_prng_key: Option<u64>,
+    /// mlx-lm's settings; its scale multiplies B A as it is.
+    pub lora_parameters: Option<MlxParameters>,
+    /// mlx-lm: lora, dora or full.
+    pub fine_tune_type: Option<String>,
+}
+
+/// What mlx-lm keeps in its configuration of that name.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MlxParameters {
+    pub rank: Option<Value>,
+    pub scale: Option<f64>,
 }
 
 /// What a `rank_pattern` or `alpha_pattern` says of a module.
@@ -40,7 +68,7 @@ pub(crate) enum Match<'a> {
     General,
     /// The value of the first key that fits.
     Special(&'a Value),
-    /// Whether this key fits cannot be said: it is a regular expression.
+    /// Whether this key fits cannot be said: it is no regular expression that is understood here.
     Unread(&'a str),
 }
 
@@ -77,36 +105,76 @@ impl AdapterConfig {
     /// α of a module: its own by `alpha_pattern`, or the general one.
     pub fn alpha(&self, module: &str) -> Result<Option<f64>, String> {
         match first_match(self.alpha_pattern.as_ref(), module) {
-            Match::General => Ok(self.lora_alpha),
+            Match::General => Ok(self.lora_alpha.or(self.alpha)),
             Match::Special(value) => match value.as_f64() {
                 Some(alpha) => Ok(Some(alpha)),
                 None => Err(format!("alpha_pattern: expected a number, found {value}")),
             },
             Match::Unread(key) => Err(format!(
-                "alpha_pattern: {key:?} is a regular expression, which is not read, so the scale is \
-                 unknown"
+                "alpha_pattern: expected a regular expression that is understood here, found {key:?}, \
+                 so the scale is unknown"
             )),
         }
     }
 
-    /// R of a module as configured, if that can be said.
+    /// R of a module as configured, if that can be said. AdaLoRA's pattern lists which of its
+    /// directions were kept.
     pub fn rank(&self, module: &str) -> Option<usize> {
         let value = match first_match(self.rank_pattern.as_ref(), module) {
             Match::General => self.r.as_ref()?,
             Match::Special(value) => value,
             Match::Unread(_) => return None,
         };
-        usize::try_from(value.as_u64()?).ok()
+        match value {
+            Value::Array(kept) => Some(kept.iter().filter(|&k| k.as_bool() == Some(true)).count()),
+            _ => usize::try_from(value.as_u64()?).ok(),
+        }
     }
 
-    /// The first key of `rank_pattern` that is a regular expression.
+    /// The first key of `rank_pattern` that is not understood.
     pub fn unread_rank_pattern(&self) -> Option<&str> {
         let mut keys = self
             .rank_pattern
             .iter()
             .flat_map(Map::keys)
             .map(String::as_str);
-        keys.find(|key| !is_literal(key))
+        keys.find(|key| !is_literal(key) && whole(key).is_none())
+    }
+
+    /// Whether (IA)³ scales a module's inputs rather than its outputs.
+    pub fn is_feedforward(&self, module: &str) -> Option<bool> {
+        match self.feedforward_modules.as_ref()? {
+            Value::Array(names) => Some(
+                names
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .any(|name| ends_in(module, name)),
+            ),
+            Value::String(pattern) => {
+                let pattern = bounded(&format!("^(?:{pattern})$"))?;
+                Some(pattern.is_match(module))
+            }
+            _ => None,
+        }
+    }
+
+    /// The rows of the embedding `module` that were trained.
+    pub fn tokens(&self, module: &str) -> Option<Vec<usize>> {
+        let rows = |value: &Value| -> Option<Vec<usize>> {
+            let row = |v: &Value| v.as_u64().and_then(|v| usize::try_from(v).ok());
+            value.as_array()?.iter().map(row).collect()
+        };
+        let given = self.trainable_token_indices.as_ref();
+        match given
+            .filter(|v| !v.is_null())
+            .or(self.token_indices.as_ref())?
+        {
+            Value::Object(modules) => {
+                let (_, value) = modules.iter().find(|(name, _)| ends_in(module, name))?;
+                rows(value)
+            }
+            value => rows(value),
+        }
     }
 
     /// The initialisation's name, if it changed the base weight.
@@ -122,7 +190,6 @@ impl AdapterConfig {
     pub fn variant(&self) -> Option<&'static str> {
         let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
         [
-            (self.use_dora == Some(true), "DoRA"),
             (self.use_qalora == Some(true), "QALoRA"),
             (self.use_bdlora.as_ref().is_some_and(is_set), "BD-LoRA"),
         ]
@@ -130,13 +197,15 @@ impl AdapterConfig {
         .find_map(|(is_on, name)| is_on.then_some(name))
     }
 
-    /// Whether a module's factors stand for the several matrices of a parameter (experts).
-    pub fn targets_parameter_of(&self, module: &str) -> bool {
-        let module = module.trim_end_matches(".base_layer");
+    /// The parameters of `module` that have adapters of their own (experts), as far as they are
+    /// named: their last names, in the configuration's order.
+    pub fn parameters_of(&self, module: &str) -> Vec<&str> {
         let parents = self.target_parameters.iter().flatten();
         parents
             .filter_map(|name| name.rsplit_once('.'))
-            .any(|(parent, _)| ends_in(module, parent))
+            .filter(|(parent, _)| ends_in(module, parent))
+            .map(|(_, parameter)| parameter)
+            .collect()
     }
 }
 
@@ -144,14 +213,33 @@ impl AdapterConfig {
 /// regular expression but the dot are taken literally.
 fn first_match<'a>(pattern: Option<&'a Map<String, Value>>, module: &str) -> Match<'a> {
     for (key, value) in pattern.into_iter().flatten() {
-        if !is_literal(key) {
-            return Match::Unread(key);
-        }
-        if ends_in(module, key) {
+        // AdaLoRA's keys name the tensor of the singular values.
+        let key_of_module = key.strip_suffix(".lora_E").unwrap_or(key);
+        let fits = if is_literal(key) {
+            ends_in(module, key_of_module)
+        } else {
+            match whole(key) {
+                Some(expression) => expression.is_match(module),
+                None => return Match::Unread(key),
+            }
+        };
+        if fits {
             return Match::Special(value);
         }
     }
     Match::General
+}
+
+/// A key as the expression that PEFT makes of it.
+fn whole(key: &str) -> Option<Regex> {
+    bounded(&format!(r"^(?:.*\.)?(?:{key})$"))
+}
+
+fn bounded(expression: &str) -> Option<Regex> {
+    RegexBuilder::new(expression)
+        .size_limit(LARGEST_EXPRESSION)
+        .build()
+        .ok()
 }
 
 fn is_literal(key: &str) -> bool {
@@ -190,22 +278,43 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_expression_is_refused_only_where_it_may_decide() {
+    fn regular_expressions_match_as_in_peft() {
         let config = config(serde_json::json!({
-            "lora_alpha": 16, "alpha_pattern": { "q": 5, "layers\\.[01]\\.k": 7 },
+            "lora_alpha": 16,
+            "alpha_pattern": { "q": 5, "layers\\.[01]\\.k": 7, "^model.v": 9, "(?=x)o": 3 },
             "rank_pattern": { "(q|k)": 2 },
         }));
         assert_eq!(config.alpha("layers.0.q"), Ok(Some(5.0)));
-        assert!(
-            config
-                .alpha("layers.0.k")
-                .unwrap_err()
-                .contains("regular expression")
-        );
+        assert_eq!(config.alpha("m.layers.1.k"), Ok(Some(7.0)));
+        assert_eq!(config.alpha("model.v"), Ok(Some(9.0)));
+        // Look-ahead is Python's, not understood here: only what comes after it is in doubt.
+        let doubt = config.alpha("a.model.v").unwrap_err();
+        assert!(doubt.contains("regular expression"), "{doubt}");
+        assert_eq!((config.rank("a.k"), config.rank("kk")), (Some(2), None));
+        assert_eq!(config.unread_rank_pattern(), None);
+    }
+
+    #[test]
+    fn kept_directions_of_adalora_are_counted() {
+        let config = config(serde_json::json!({
+            "r": 8, "rank_pattern": { "layers.0.q.lora_E": [true, false, true] },
+        }));
         assert_eq!(
-            (config.rank("q"), config.unread_rank_pattern()),
-            (None, Some("(q|k)"))
+            (config.rank("m.layers.0.q"), config.rank("v")),
+            (Some(2), Some(8))
         );
+    }
+
+    #[test]
+    fn scaled_inputs_and_trained_tokens_are_found() {
+        let config = config(serde_json::json!({
+            "feedforward_modules": ["w2"],
+            "trainable_token_indices": { "embed": [3, 1] }, "token_indices": [7],
+        }));
+        assert_eq!(config.is_feedforward("h.0.w2"), Some(true));
+        assert_eq!(config.is_feedforward("h.0.k"), Some(false));
+        assert_eq!(config.tokens("model.embed"), Some(vec![3, 1]));
+        assert_eq!(config.tokens("other"), None);
     }
 
     #[test]
@@ -215,7 +324,10 @@ mod tests {
             "target_parameters": ["mlp.experts.gate_up_proj"],
         }));
         assert_eq!(config.changed_base(), Some("pissa_niter_16"));
-        assert!(config.targets_parameter_of("model.layers.0.mlp.experts.base_layer"));
-        assert!(!config.targets_parameter_of("model.layers.0.mlp.gate"));
+        assert_eq!(
+            config.parameters_of("model.layers.0.mlp.experts"),
+            ["gate_up_proj"]
+        );
+        assert!(config.parameters_of("model.layers.0.mlp.gate").is_empty());
     }
 }

@@ -1,19 +1,21 @@
-//! What a tensor's name says in PEFT's layout, and which other methods a name betrays.
+//! What a tensor's name says: the module, the part of an adapter, and whose layout it is.
 //!
-//! `[base_model.model.]MODULE.PART[.ADAPTER][.weight]`, with ADAPTER a free name that PEFT itself
-//! leaves out of files (`default`).
+//! | layout | name |
+//! |---|---|
+//! | PEFT | `[base_model.model.]MODULE.PART[.ADAPTER][.weight]`, ADAPTER a free name that PEFT leaves out |
+//! | kohya, LyCORIS | `lora_unet_MODULE.PART[.weight]`, the module's dots written as underscores |
+//! | diffusers | `unet.MODULE.lora.down.weight`, `….processor.to_q_lora.down.weight`, `….lora_linear_layer.…` |
+//! | mlx-lm | `MODULE.lora_a`, `MODULE.lora_b` |
+//! | loralib | `MODULE.lora_A` without `.weight` |
+//! | cloneofsimo | `unet:NUMBER:up`, `unet:NUMBER:down` |
+
+use std::borrow::Cow;
 
 /// Names of adapter families that are not audited: what their keys contain, first match first.
-const FAMILIES: [(&str, &str); 37] = [
-    (".lokr_w", "LoKr"),
-    (".lokr_t", "LoKr"),
-    (".hada_", "LoHa"),
-    ("dora_scale", "LyCORIS DoRA"),
-    (".vera_", "VeRA"),
+const FAMILIES: [(&str, &str); 23] = [
     (".randlora_", "RandLoRA"),
     (".vblora_", "VB-LoRA"),
     (".fourierft_", "FourierFT"),
-    (".ia3_l", "IA3"),
     (".boft_", "BOFT"),
     (".oft_", "OFT"),
     (".hra_u", "HRA"),
@@ -22,56 +24,136 @@ const FAMILIES: [(&str, &str); 37] = [
     (".miss_block", "MiSS"),
     (".road_", "RoAd"),
     (".shira_", "SHiRA"),
-    ("lora_down.", "kohya LoRA"),
-    ("lora_up.", "kohya LoRA"),
-    ("lora_mid.", "kohya LoCon"),
-    ("lora.down.", "diffusers LoRA"),
-    ("lora.up.", "diffusers LoRA"),
-    ("_lora.down", "diffusers LoRA"),
-    ("_lora.up", "diffusers LoRA"),
-    ("lora_linear_layer", "diffusers LoRA"),
-    (".lora_a", "mlx LoRA"),
-    (".lora_b", "mlx LoRA"),
-    ("unet:", "cloneofsimo LoRA"),
-    ("text_encoder:", "cloneofsimo LoRA"),
-    ("lora_unet_", "kohya LoRA"),
-    ("lora_te", "kohya LoRA"),
-    (".diff_b", "LyCORIS full difference"),
-    (".w_norm", "LyCORIS norm difference"),
+    (".a1.weight", "GLoRA"),
+    (".a2.weight", "GLoRA"),
+    (".b1.weight", "GLoRA"),
+    (".b2.weight", "GLoRA"),
+    (".on_input", "LyCORIS (IA)3"),
+    ("lora_A.", "DyLoRA's list of directions"),
+    ("lora_B.", "DyLoRA's list of directions"),
     ("prompt_embeddings", "prompt tuning"),
-    ("token_adapter", "trainable tokens"),
-    ("trainable_tokens", "trainable tokens"),
-    (".alpha", "separate alpha"),
+    ("prefix_", "prefix tuning"),
+    (".lora_", "a LoRA variant"),
+    ("lora_unet_", "an unknown kohya network"),
+    ("lora_te", "an unknown kohya network"),
 ];
 
-/// Which of a LoRA pair's two shapes a part belongs to: an embedding keeps its factors transposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Layout {
-    Layer,
-    Embedding,
-}
-
 /// What a tensor is to its module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
     /// A, R × inputs.
-    A(Layout),
+    A,
     /// B, outputs × R.
-    B(Layout),
+    B,
+    /// A of an embedding, R × entries.
+    EmbeddingA,
+    /// B of an embedding, dimension × R.
+    EmbeddingB,
+    /// AdaLoRA's or loralib's A, named without `.weight`.
+    BareA,
+    /// Their B.
+    BareB,
+    /// AdaLoRA's singular values, R × 1.
+    E,
+    /// What AdaLoRA divides by.
+    RankNumber,
     /// A vector that is added to the module's output (`lora_bias`) or replaces its bias.
     Bias,
+    /// DoRA's magnitudes.
+    Magnitude,
+    /// R × inputs, by kohya's or diffusers' name.
+    Down,
+    /// outputs × R.
+    Up,
+    /// R × R × height × width, between the two.
+    Mid,
+    /// α, a single number.
+    Alpha,
+    /// mlx-lm's A, inputs × R.
+    MlxA,
+    /// Its B, R × outputs.
+    MlxB,
+    /// LoHa: first product's left factor.
+    HadaW1A,
+    /// First product's right factor.
+    HadaW1B,
+    /// Second product's left factor.
+    HadaW2A,
+    /// Second product's right factor.
+    HadaW2B,
+    /// First product's core.
+    HadaT1,
+    /// Second product's core.
+    HadaT2,
+    /// LoKr: left matrix.
+    LokrW1,
+    /// Left matrix's left factor.
+    LokrW1A,
+    /// Left matrix's right factor.
+    LokrW1B,
+    /// Right matrix.
+    LokrW2,
+    /// Right matrix's left factor.
+    LokrW2A,
+    /// Right matrix's right factor.
+    LokrW2B,
+    /// Right matrix's core.
+    LokrT2,
+    /// VeRA's d.
+    VeraD,
+    /// VeRA's b.
+    VeraB,
+    /// VeRA's A, one for all modules.
+    VeraProjectionA,
+    /// VeRA's B, one for all modules.
+    VeraProjectionB,
+    /// (IA)³'s vector.
+    Ia3,
+    /// New rows of an embedding.
+    Tokens,
+    /// ΔW itself.
+    Difference,
+    /// A vector's difference, which has no rank.
+    Vector,
     /// A part of a LoRA variant, by which the module cannot be audited.
-    Variant(&'a str),
+    Variant(&'static str),
+}
+
+/// Whose way of writing names it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Format {
+    Peft,
+    Kohya,
+    Lycoris,
+    Diffusers,
+    Mlx,
+    Loralib,
+    Cloneofsimo,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Kohya => "kohya",
+            Self::Lycoris => "lycoris",
+            Self::Diffusers => "diffusers",
+            Self::Mlx => "mlx-lm",
+            Self::Loralib => "loralib",
+            Self::Cloneofsimo => "cloneofsimo",
+        }
+    }
 }
 
 /// A tensor name, understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     /// A part of a module's adapter, and the adapter's name where there is one.
     Part {
-        module: &'a str,
+        module: Cow<'a, str>,
         adapter: Option<&'a str>,
-        part: Part<'a>,
+        part: Part,
+        format: Format,
     },
     /// A part of another family's adapter.
     Foreign(&'static str),
@@ -79,41 +161,60 @@ pub(crate) enum Key<'a> {
     Full,
 }
 
+/// Parts whose name is one segment, perhaps followed by the adapter's name.
+const SINGLE: [(&str, Part, Format); 25] = [
+    ("hada_w1_a", Part::HadaW1A, Format::Lycoris),
+    ("hada_w1_b", Part::HadaW1B, Format::Lycoris),
+    ("hada_w2_a", Part::HadaW2A, Format::Lycoris),
+    ("hada_w2_b", Part::HadaW2B, Format::Lycoris),
+    ("hada_t1", Part::HadaT1, Format::Lycoris),
+    ("hada_t2", Part::HadaT2, Format::Lycoris),
+    ("lokr_w1", Part::LokrW1, Format::Lycoris),
+    ("lokr_w1_a", Part::LokrW1A, Format::Lycoris),
+    ("lokr_w1_b", Part::LokrW1B, Format::Lycoris),
+    ("lokr_w2", Part::LokrW2, Format::Lycoris),
+    ("lokr_w2_a", Part::LokrW2A, Format::Lycoris),
+    ("lokr_w2_b", Part::LokrW2B, Format::Lycoris),
+    ("lokr_t2", Part::LokrT2, Format::Lycoris),
+    ("vera_lambda_d", Part::VeraD, Format::Peft),
+    ("vera_lambda_b", Part::VeraB, Format::Peft),
+    ("vera_A", Part::VeraProjectionA, Format::Peft),
+    ("vera_B", Part::VeraProjectionB, Format::Peft),
+    ("ia3_l", Part::Ia3, Format::Peft),
+    ("trainable_tokens_delta", Part::Tokens, Format::Peft),
+    ("dora_scale", Part::Magnitude, Format::Kohya),
+    ("diff", Part::Difference, Format::Lycoris),
+    ("diff_b", Part::Vector, Format::Lycoris),
+    ("w_norm", Part::Vector, Format::Lycoris),
+    ("b_norm", Part::Vector, Format::Lycoris),
+    ("alpha", Part::Alpha, Format::Kohya),
+];
+
 impl<'a> Key<'a> {
     pub fn parse(name: &'a str) -> Self {
-        let path = name.strip_prefix("base_model.model.").unwrap_or(name);
-        if let Some(module) = path.strip_suffix(".base_layer.bias") {
-            return Self::Part {
-                module,
-                adapter: None,
-                part: Part::Bias,
-            };
+        if let Some(key) = cloneofsimo(name) {
+            return key;
         }
-        if let Some((module, part, tail)) = split(path) {
-            let (adapter, suffix) = match *tail {
-                [] => (None, None),
-                ["weight"] => (None, Some("weight")),
-                ["bias"] => (None, Some("bias")),
-                [adapter] => (Some(adapter), None),
-                [adapter, suffix] => (Some(adapter), Some(suffix)),
-                _ => return Self::Full,
-            };
-            let part = match (part, suffix) {
-                ("lora_A", Some("weight")) => Part::A(Layout::Layer),
-                ("lora_B", Some("weight")) => Part::B(Layout::Layer),
-                ("lora_B", Some("bias")) => Part::Bias,
-                ("lora_embedding_A", None | Some("weight")) => Part::A(Layout::Embedding),
-                ("lora_embedding_B", None | Some("weight")) => Part::B(Layout::Embedding),
-                // Without `.weight`, lora_A and lora_B are AdaLoRA's.
-                ("lora_A" | "lora_B" | "lora_E" | "ranknum", None) => Part::Variant("AdaLoRA"),
-                ("lora_magnitude_vector", _) => Part::Variant("DoRA"),
-                (other, _) => Part::Variant(other),
-            };
-            return Self::Part {
-                module,
-                adapter,
-                part,
-            };
+        let path = name
+            .strip_prefix("base_model.model.")
+            .or_else(|| {
+                name.strip_prefix("base_model.")
+                    .filter(|rest| rest.starts_with("vera_"))
+            })
+            .unwrap_or(name);
+        if let Some(module) = path.strip_suffix(".base_layer.bias") {
+            return part(module, None, Part::Bias, Format::Peft);
+        }
+        let mut begin = 0;
+        for segment in path.split('.') {
+            let rest = path[begin + segment.len()..]
+                .strip_prefix('.')
+                .unwrap_or("");
+            let module = path[..begin].strip_suffix('.').unwrap_or("");
+            if let Some(key) = understood(module, segment, rest) {
+                return key;
+            }
+            begin += segment.len() + 1;
         }
         match FAMILIES.iter().find(|(mark, _)| path.contains(mark)) {
             Some((_, family)) => Self::Foreign(family),
@@ -122,85 +223,335 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Module, the segment that names a LoRA part, and what follows it.
-fn split(path: &str) -> Option<(&str, &str, Vec<&str>)> {
-    let mut begin = 0;
-    for segment in path.split('.') {
-        // Variants bring parts of their own, such as `lora_diag`; other layouts' parts are known.
-        let is_part = segment
-            .strip_prefix("lora_")
-            .is_some_and(|rest| !["a", "b", "up", "down", "mid", "linear_layer"].contains(&rest));
-        if begin > 0 && (is_part || segment == "ranknum") {
-            let rest = &path[begin + segment.len()..];
-            let tail = rest.split('.').skip(1).collect();
-            return Some((&path[..begin - 1], segment, tail));
-        }
-        begin += segment.len() + 1;
+fn part<'a>(
+    module: impl Into<Cow<'a, str>>,
+    adapter: Option<&'a str>,
+    part: Part,
+    format: Format,
+) -> Key<'a> {
+    Key::Part {
+        module: module.into(),
+        adapter,
+        part,
+        format,
     }
-    None
+}
+
+/// The key, if `segment` begins the name of a part and `rest` is how such a name goes on.
+fn understood<'a>(module: &'a str, segment: &str, rest: &'a str) -> Option<Key<'a>> {
+    let is_shared = matches!(segment, "vera_A" | "vera_B");
+    if module.is_empty() && !is_shared {
+        return None;
+    }
+    let tail: Vec<&str> = rest.split('.').filter(|text| !text.is_empty()).collect();
+    if let Some(&(name, what, format)) = SINGLE.iter().find(|(name, ..)| *name == segment) {
+        let is_end = matches!(
+            name,
+            "diff" | "diff_b" | "w_norm" | "b_norm" | "alpha" | "dora_scale"
+        );
+        let adapter = match tail[..] {
+            [] => None,
+            [adapter] if !is_end => Some(adapter),
+            _ => return None,
+        };
+        let module = module.strip_suffix(".token_adapter").unwrap_or(module);
+        return Some(part(module, adapter, what, format));
+    }
+    let (down, up) = (Part::Down, Part::Up);
+    match (segment, &tail[..]) {
+        ("lora_down", ["weight"]) => Some(part(module, None, down, Format::Kohya)),
+        ("lora_up", ["weight"]) => Some(part(module, None, up, Format::Kohya)),
+        ("lora_mid", ["weight"]) => Some(part(module, None, Part::Mid, Format::Kohya)),
+        ("lora_a", []) => Some(part(module, None, Part::MlxA, Format::Mlx)),
+        ("lora_b", []) => Some(part(module, None, Part::MlxB, Format::Mlx)),
+        ("lora" | "lora_linear_layer", ["down", "weight"]) => {
+            Some(part(module, None, down, Format::Diffusers))
+        }
+        ("lora" | "lora_linear_layer", ["up", "weight"]) => {
+            Some(part(module, None, up, Format::Diffusers))
+        }
+        (_, [side @ ("down" | "up"), "weight"]) => {
+            let what = if *side == "down" { down } else { up };
+            let inner = segment.strip_suffix("_lora")?;
+            Some(part(
+                attention(module, inner),
+                None,
+                what,
+                Format::Diffusers,
+            ))
+        }
+        ("ranknum", []) => Some(part(module, None, Part::RankNumber, Format::Peft)),
+        ("ranknum", [adapter]) => Some(part(module, Some(adapter), Part::RankNumber, Format::Peft)),
+        _ => peft(module, segment, &tail),
+    }
+}
+
+/// The module that an attention processor's `to_q_lora` belongs to.
+fn attention(module: &str, inner: &str) -> String {
+    let parent = module.strip_suffix(".processor").unwrap_or(module);
+    let is_text = parent.ends_with("self_attn");
+    let layer = match inner {
+        "to_q" if is_text => "q_proj",
+        "to_k" if is_text => "k_proj",
+        "to_v" if is_text => "v_proj",
+        "to_out" if is_text => "out_proj",
+        "to_out" => "to_out.0",
+        other => other,
+    };
+    format!("{parent}.{layer}")
+}
+
+/// PEFT's own parts: `lora_` and a name, perhaps an adapter's name, perhaps `weight` or `bias`.
+fn peft<'a>(module: &'a str, segment: &str, tail: &[&'a str]) -> Option<Key<'a>> {
+    if !segment.starts_with("lora_") || ["lora_down", "lora_up", "lora_mid"].contains(&segment) {
+        return None;
+    }
+    let (adapter, suffix) = match *tail {
+        [] => (None, None),
+        [suffix @ ("weight" | "bias")] => (None, Some(suffix)),
+        [adapter] => (Some(adapter), None),
+        [adapter, suffix] => (Some(adapter), Some(suffix)),
+        _ => return None,
+    };
+    // DyLoRA keeps every direction for itself: lora_A.0, lora_A.1, …
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if suffix.is_none() && adapter.is_some_and(is_number) {
+        return Some(Key::Foreign("DyLoRA's list of directions"));
+    }
+    let what = match (segment, suffix) {
+        ("lora_A", Some("weight")) => Part::A,
+        ("lora_B", Some("weight")) => Part::B,
+        ("lora_B", Some("bias")) => Part::Bias,
+        ("lora_embedding_A", None | Some("weight")) => Part::EmbeddingA,
+        ("lora_embedding_B", None | Some("weight")) => Part::EmbeddingB,
+        ("lora_A", None) => Part::BareA,
+        ("lora_B", None) => Part::BareB,
+        ("lora_E", None) => Part::E,
+        ("lora_magnitude_vector", None | Some("weight")) => Part::Magnitude,
+        ("lora_diag", _) => Part::Variant("lora_diag"),
+        ("lora_router" | "lora_route", _) => Part::Variant("a router of experts"),
+        _ => Part::Variant("parts of an unknown kind"),
+    };
+    let format = match what {
+        Part::BareA | Part::BareB => Format::Loralib,
+        _ => Format::Peft,
+    };
+    Some(part(module, adapter, what, format))
+}
+
+/// `unet:3:up`: the factors are numbered in the order in which the model lists its modules.
+fn cloneofsimo(name: &str) -> Option<Key<'_>> {
+    let (module, side) = name.rsplit_once(':')?;
+    let what = match side {
+        "up" => Part::Up,
+        "down" => Part::Down,
+        _ => return None,
+    };
+    let (_, number) = module.rsplit_once(':')?;
+    number.parse::<u32>().ok()?;
+    Some(part(module, None, what, Format::Cloneofsimo))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn peft_names_are_taken_apart() {
-        let parsed = |name| match Key::parse(name) {
+    fn parsed(name: &str) -> (String, Option<&str>, Part, Format) {
+        match Key::parse(name) {
             Key::Part {
                 module,
                 adapter,
                 part,
-            } => (module, adapter, part),
+                format,
+            } => (module.into_owned(), adapter, part, format),
             other => panic!("{name}: {other:?}"),
-        };
-        let layer = Layout::Layer;
-        assert_eq!(
-            parsed("base_model.model.h.0.attn.c_attn.lora_A.weight"),
-            ("h.0.attn.c_attn", None, Part::A(layer))
-        );
-        assert_eq!(
-            parsed("q.lora_B.mine.weight"),
-            ("q", Some("mine"), Part::B(layer))
-        );
-        assert_eq!(parsed("q.lora_B.bias"), ("q", None, Part::Bias));
-        assert_eq!(
-            parsed("base_model.model.q.base_layer.bias"),
-            ("q", None, Part::Bias)
-        );
-        assert_eq!(parsed("wte.lora_embedding_B").2, Part::B(Layout::Embedding));
-        assert_eq!(
-            parsed("wte.lora_embedding_A.default.weight").1,
-            Some("default")
-        );
-        assert_eq!(parsed("q.lora_A.default").2, Part::Variant("AdaLoRA"));
-        assert_eq!(parsed("q.lora_magnitude_vector").2, Part::Variant("DoRA"));
-        assert_eq!(parsed("q.lora_diag.weight").2, Part::Variant("lora_diag"));
+        }
+    }
+
+    #[test]
+    fn names_of_every_layout_are_taken_apart() {
+        use Format as F;
+        for (name, module, adapter, what, format) in [
+            (
+                "base_model.model.h.0.attn.lora_A.weight",
+                "h.0.attn",
+                None,
+                Part::A,
+                F::Peft,
+            ),
+            ("q.lora_B.mine.weight", "q", Some("mine"), Part::B, F::Peft),
+            ("q.lora_B.bias", "q", None, Part::Bias, F::Peft),
+            (
+                "base_model.model.q.base_layer.bias",
+                "q",
+                None,
+                Part::Bias,
+                F::Peft,
+            ),
+            (
+                "wte.lora_embedding_B",
+                "wte",
+                None,
+                Part::EmbeddingB,
+                F::Peft,
+            ),
+            (
+                "wte.lora_embedding_A.default.weight",
+                "wte",
+                Some("default"),
+                Part::EmbeddingA,
+                F::Peft,
+            ),
+            (
+                "q.lora_A.default",
+                "q",
+                Some("default"),
+                Part::BareA,
+                F::Loralib,
+            ),
+            ("q.lora_E", "q", None, Part::E, F::Peft),
+            (
+                "q.lora_magnitude_vector",
+                "q",
+                None,
+                Part::Magnitude,
+                F::Peft,
+            ),
+            (
+                "q.lora_magnitude_vector.default.weight",
+                "q",
+                Some("default"),
+                Part::Magnitude,
+                F::Peft,
+            ),
+            (
+                "base_model.vera_A",
+                "",
+                None,
+                Part::VeraProjectionA,
+                F::Peft,
+            ),
+            (
+                "base_model.model.q.vera_lambda_d",
+                "q",
+                None,
+                Part::VeraD,
+                F::Peft,
+            ),
+            (
+                "base_model.model.q.hada_w1_a",
+                "q",
+                None,
+                Part::HadaW1A,
+                F::Lycoris,
+            ),
+            ("base_model.model.q.ia3_l", "q", None, Part::Ia3, F::Peft),
+            (
+                "m.embed.token_adapter.trainable_tokens_delta",
+                "m.embed",
+                None,
+                Part::Tokens,
+                F::Peft,
+            ),
+            (
+                "lora_unet_x_y.lora_down.weight",
+                "lora_unet_x_y",
+                None,
+                Part::Down,
+                F::Kohya,
+            ),
+            (
+                "lora_unet_x_y.lora_mid.weight",
+                "lora_unet_x_y",
+                None,
+                Part::Mid,
+                F::Kohya,
+            ),
+            (
+                "lora_unet_x_y.alpha",
+                "lora_unet_x_y",
+                None,
+                Part::Alpha,
+                F::Kohya,
+            ),
+            (
+                "lora_te1_x.lokr_w2_b",
+                "lora_te1_x",
+                None,
+                Part::LokrW2B,
+                F::Lycoris,
+            ),
+            (
+                "lora_te1_x.diff",
+                "lora_te1_x",
+                None,
+                Part::Difference,
+                F::Lycoris,
+            ),
+            (
+                "layers.0.q_proj.lora_a",
+                "layers.0.q_proj",
+                None,
+                Part::MlxA,
+                F::Mlx,
+            ),
+            (
+                "unet.mid.to_q.lora.up.weight",
+                "unet.mid.to_q",
+                None,
+                Part::Up,
+                F::Diffusers,
+            ),
+            (
+                "down.0.attn1.processor.to_out_lora.down.weight",
+                "down.0.attn1.to_out.0",
+                None,
+                Part::Down,
+                F::Diffusers,
+            ),
+            (
+                "text_encoder.layers.0.self_attn.to_q_lora.up.weight",
+                "text_encoder.layers.0.self_attn.q_proj",
+                None,
+                Part::Up,
+                F::Diffusers,
+            ),
+            (
+                "text_encoder.q_proj.lora_linear_layer.up.weight",
+                "text_encoder.q_proj",
+                None,
+                Part::Up,
+                F::Diffusers,
+            ),
+            ("unet:3:up", "unet:3", None, Part::Up, F::Cloneofsimo),
+        ] {
+            let expected = (module.to_owned(), adapter, what, format);
+            assert_eq!(parsed(name), expected, "{name}");
+        }
     }
 
     #[test]
     fn other_families_are_named() {
         for (name, family) in [
-            (
-                "lora_te_text_model_encoder_layers_0_mlp_fc1.lokr_w1_a",
-                "LoKr",
-            ),
-            ("lora_unet_down_blocks_0.lora_down.weight", "kohya LoRA"),
-            ("lora_unet_down_blocks_0.alpha", "kohya LoRA"),
-            ("unet:3:up", "cloneofsimo LoRA"),
-            ("model.layers.0.self_attn.q_proj.lora_a", "mlx LoRA"),
-            (
-                "down_blocks.0.attn1.processor.to_q_lora.down.weight",
-                "diffusers LoRA",
-            ),
-            ("unet.mid.to_q.lora.up.weight", "diffusers LoRA"),
-            ("base_model.vera_A", "VeRA"),
-            ("base_model.model.h.0.attn.ia3_l", "IA3"),
+            ("base_model.model.q.randlora_lambda", "RandLoRA"),
+            ("lora_unet_a.oft_diag", "OFT"),
+            ("lora_unet_a.lora_A.0", "DyLoRA's list of directions"),
+            ("lora_unet_a.something", "an unknown kohya network"),
         ] {
             assert_eq!(Key::parse(name), Key::Foreign(family), "{name}");
         }
-        assert_eq!(Key::parse("base_model.model.classifier.weight"), Key::Full);
-        assert_eq!(Key::parse(""), Key::Full);
-        assert_eq!(Key::parse("..."), Key::Full);
+        for name in [
+            "base_model.model.classifier.weight",
+            "",
+            "...",
+            "a:b:up",
+            "lora_A.weight",
+        ] {
+            assert!(
+                matches!(Key::parse(name), Key::Full | Key::Foreign(_)),
+                "{name}"
+            );
+        }
+        assert_eq!(parsed("q.lora_diag.weight").2, Part::Variant("lora_diag"));
     }
 }

@@ -1,3 +1,7 @@
+//! From what a person names to the files that are looked into: a file, a folder, a pattern, or an id
+//! in the local cache of the Hub.
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -6,6 +10,9 @@ use crate::Error;
 
 /// Endings of files that may hold weights.
 const WEIGHTS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
+
+/// How the file is called that lists the files of a split set of weights.
+const INDEX_ENDING: &str = ".index.json";
 
 /// Deeper folders are not looked into; no layout of runs or checkpoints comes near.
 const DEEPEST: usize = 32;
@@ -16,28 +23,113 @@ pub(super) struct Candidate {
     pub file: PathBuf,
     /// What the audit calls it: its folder if it is the adapter of a folder.
     pub path: PathBuf,
-    /// Whether the file's place or name says that it is an adapter.
-    pub is_certain: bool,
 }
 
 /// The candidates at or below `path`, in natural order.
 ///
-/// A folder with `adapter_config.json` or a file called `adapter_model.…` is an adapter's: only its
-/// `adapter_model.…` files count, not the optimiser's state beside them. In other folders every
-/// weight file does. Links to folders are not followed.
+/// Of a folder with `adapter_config.json` only the files that PEFT or mlx-lm name so are the
+/// adapter's, not the optimiser's state beside them. In other folders every weight file counts.
+/// Links to folders are not followed.
 pub(super) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
-    let metadata = fs::metadata(path).map_err(Error::io(path, "open"))?;
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => match elsewhere(path)? {
+            Some(found) => return Ok(found),
+            None => return Err(Error::io(path, "open")(error)),
+        },
+    };
     if !metadata.is_dir() {
         let (file, path) = (path.to_path_buf(), path.to_path_buf());
-        return Ok(vec![Candidate {
-            file,
-            path,
-            is_certain: true,
-        }]);
+        return Ok(vec![Candidate { file, path }]);
     }
     let mut found = Vec::new();
     walk(path, 0, &mut found)?;
     Ok(found)
+}
+
+/// What a name that is no path stands for.
+fn elsewhere(path: &Path) -> Result<Option<Vec<Candidate>>, Error> {
+    let Some(text) = path.to_str() else {
+        return Ok(None);
+    };
+    if text.contains(['*', '?', '[']) {
+        let wrong = |error: glob::PatternError| {
+            Error::format(path, "pattern", "a pattern of paths", error.msg)
+        };
+        let mut paths: Vec<PathBuf> = glob::glob(text).map_err(wrong)?.flatten().collect();
+        paths.sort_by(|x, y| natural_order(&x.to_string_lossy(), &y.to_string_lossy()));
+        if paths.is_empty() {
+            return Err(Error::format(path, "pattern", "at least one path", "none"));
+        }
+        // A pattern that matches a folder and what is in it names its files twice.
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for path in paths
+            .iter()
+            .filter(|path| path.is_dir() || is_weights(path))
+        {
+            let new = candidates(path)?;
+            found.extend(new.into_iter().filter(|c| seen.insert(c.file.clone())));
+        }
+        return Ok(Some(found));
+    }
+    cached(text)?.map(|folder| candidates(&folder)).transpose()
+}
+
+/// The folder of a model in the local cache of the Hub: `models--OWNER--NAME/snapshots/COMMIT`, the
+/// commit by `refs/main` or the given revision.
+fn cached(id: &str) -> Result<Option<PathBuf>, Error> {
+    let (name, revision) = id.split_once('@').unwrap_or((id, "main"));
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with('.')
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_id = parts.len() == 2 && parts.iter().all(|part| is_word(part));
+    let is_revision = revision.split('/').all(is_word);
+    let Some(cache) = cache().filter(|_| is_id && is_revision) else {
+        return Ok(None);
+    };
+    let model = cache.join(format!("models--{}", name.replace('/', "--")));
+    if !model.is_dir() {
+        return Ok(None);
+    }
+    let reference = model.join("refs").join(revision);
+    let commit = match fs::read_to_string(&reference) {
+        Ok(commit) => commit.trim().to_owned(),
+        Err(_) => revision.to_owned(),
+    };
+    let snapshot = model.join("snapshots").join(&commit);
+    if !is_word(&commit) || !snapshot.is_dir() {
+        let expected = format!("a snapshot of revision {revision}");
+        return Err(Error::format(&model, "snapshots", expected, "none"));
+    }
+    Ok(Some(snapshot))
+}
+
+/// Where the Hub's libraries keep what they downloaded.
+fn cache() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    variable("HF_HUB_CACHE")
+        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| Some(variable("HF_HOME")?.join("hub")))
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
+        .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
+}
+
+fn name(file: &Path) -> String {
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn is_weights(file: &Path) -> bool {
+    let ending = file.extension().map(|e| e.to_string_lossy().into_owned());
+    ending.is_some_and(|e| WEIGHTS.contains(&e.as_str())) || name(file).ends_with(INDEX_ENDING)
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), Error> {
@@ -56,49 +148,62 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), E
         |x: &PathBuf, y: &PathBuf| natural_order(&x.to_string_lossy(), &y.to_string_lossy());
     files.sort_by(order);
     folders.sort_by(order);
-
-    let name = |file: &Path| {
-        file.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    let is_adapter = |file: &PathBuf| name(file).starts_with("adapter_model.");
-    let has_config = files.iter().any(|file| name(file) == "adapter_config.json");
-    if has_config || files.iter().any(is_adapter) {
-        files.retain(is_adapter);
-        if files.is_empty() {
-            files.push(folder.join("adapter_model.safetensors"));
-        }
-        found.extend(files.into_iter().map(|file| {
-            let is_main = name(&file) == "adapter_model.safetensors";
-            let path = if is_main {
-                folder.to_path_buf()
-            } else {
-                file.clone()
-            };
-            Candidate {
-                file,
-                path,
-                is_certain: true,
-            }
-        }));
-    } else {
-        let ending = |file: &Path| file.extension().map(|e| e.to_string_lossy().into_owned());
-        files.retain(|file| ending(file).is_some_and(|e| WEIGHTS.contains(&e.as_str())));
-        found.extend(files.into_iter().map(|file| {
-            let path = file.clone();
-            Candidate {
-                file,
-                path,
-                is_certain: false,
-            }
-        }));
-    }
+    found.extend(of_folder(folder, files));
     if depth < DEEPEST {
         for folder in folders {
             walk(&folder, depth + 1, found)?;
         }
     }
     Ok(())
+}
+
+/// The candidates among the files of one folder.
+fn of_folder(folder: &Path, mut files: Vec<PathBuf>) -> Vec<Candidate> {
+    let is_peft = |file: &PathBuf| name(file).starts_with("adapter_model.");
+    let is_mlx = |file: &PathBuf| name(file).ends_with("adapters.safetensors");
+    let has_config = files.iter().any(|file| name(file) == "adapter_config.json");
+    let is_folder_of_one = files.iter().any(is_peft) || has_config;
+    if files.iter().any(is_peft) {
+        files.retain(|file| is_peft(file) && is_weights(file));
+    } else if files.iter().any(is_mlx) {
+        files.retain(is_mlx);
+    } else {
+        files.retain(|file| is_weights(file));
+        if has_config && files.is_empty() {
+            files.push(folder.join("adapter_model.safetensors"));
+        }
+    }
+    // The files that an index stands for are read by way of it.
+    let stems: Vec<String> = files
+        .iter()
+        .filter_map(|file| Some(stem(name(file).strip_suffix(INDEX_ENDING)?)))
+        .collect();
+    files.retain(|file| {
+        let name = name(file);
+        let is_shard =
+            |stem: &String| name.starts_with(&format!("{stem}-")) && name.contains("-of-");
+        name.ends_with(INDEX_ENDING) || !stems.iter().any(is_shard)
+    });
+    let is_main = |file: &Path| {
+        is_folder_of_one
+            && ["adapter_model.safetensors", "adapters.safetensors"].contains(&name(file).as_str())
+    };
+    files
+        .into_iter()
+        .map(|file| Candidate {
+            path: if is_main(&file) {
+                folder.to_path_buf()
+            } else {
+                file.clone()
+            },
+            file,
+        })
+        .collect()
+}
+
+/// `adapter_model` of `adapter_model.safetensors`.
+fn stem(name: &str) -> String {
+    name.rsplit_once('.')
+        .map_or(name, |(stem, _)| stem)
+        .to_owned()
 }

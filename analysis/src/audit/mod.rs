@@ -5,25 +5,24 @@
 //! measured in parallel, each on one thread, so the numbers do not depend on how many there are.
 
 mod discovery;
+mod examine;
 mod record;
 mod summary;
 
 use std::cmp::Ordering;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::adapter::{Adapter, Module};
-use crate::{Error, Side, TauRule, measures, orthogonality, product_singular_values};
-use discovery::Candidate;
+use crate::{Error, Side, TauRule};
 pub use record::{
-    AdapterAudit, Audit, Distribution, Finding, FindingKind, Kind, ModuleAudit, Refused, Spectrum,
-    Summary,
+    AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
+    Refused, Spectrum, Summary,
 };
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AuditOptions {
     /// The threshold of the numerical rank; `None`: max(m, n)·ε·σ₁ with the ε of the type that each
     /// module's factors are stored in, and float32's for the half-precision types
@@ -31,6 +30,12 @@ pub struct AuditOptions {
     pub tau: Option<TauRule>,
     /// The side of the orthogonality loss, in the base weight's own orientation.
     pub side: Side,
+    /// The base model's checkpoint, a folder or file: what DoRA, (IA)³ and tensors that were trained
+    /// as a whole need for their update.
+    pub base: Option<PathBuf>,
+    /// The adapter as it was before training, where its initialisation changed the base (PiSSA and
+    /// its kin): it is taken away from the trained one.
+    pub initial: Option<PathBuf>,
 }
 
 impl Default for AuditOptions {
@@ -38,24 +43,43 @@ impl Default for AuditOptions {
         Self {
             tau: None,
             side: Side::Rows,
+            base: None,
+            initial: None,
         }
     }
 }
 
-/// Audits an adapter file, an adapter folder, or every adapter below a folder.
+/// Audits an adapter file, an adapter folder, every adapter below a folder, every adapter that a
+/// pattern with `*`, `?` or `[…]` matches, or an adapter of the local Hub cache by its id
+/// (`owner/name`, perhaps `owner/name@revision`).
 ///
 /// A file that is malformed or of another kind does not stop the audit: it is among the
-/// [`refused`](Audit::refused), with what was expected and found. Files of a folder that hold a
-/// model's weights rather than an adapter are passed over, unless there is nothing else.
+/// [`refused`](Audit::refused), with what was expected and found.
 ///
 /// # Errors
-/// [`Error::File`] if `path` does not exist or a folder cannot be listed.
+/// [`Error::File`] if there is nothing at `path` or a folder cannot be listed.
 pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
+    audit_each(path, options, |_, _| {})
+}
+
+/// As [`audit`]; `progress` is told how many files there are and called after each.
+///
+/// # Errors
+/// As [`audit`].
+pub fn audit_each(
+    path: &Path,
+    options: &AuditOptions,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Audit, Error> {
     let candidates = discovery::candidates(path)?;
+    let total = candidates.len();
+    let done = std::sync::atomic::AtomicUsize::new(0);
     let results: Vec<_> = candidates
         .into_par_iter()
         .map(|candidate| {
-            let result = examined(&candidate, options);
+            let result = examine::file(&candidate, options);
+            let count = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            progress(count, total);
             (candidate, result)
         })
         .collect();
@@ -63,7 +87,6 @@ pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
         adapters: Vec::new(),
         refused: Vec::new(),
     };
-    let mut passed_over = Vec::new();
     for (candidate, result) in results {
         match result {
             Ok(Some(one)) => {
@@ -71,13 +94,9 @@ pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
                 audit.refused.extend(one.refused);
             }
             Ok(None) => {
-                let refused = whole(&candidate.file, "no adapter: no tensor is part of one");
-                let list = if candidate.is_certain {
-                    &mut audit.refused
-                } else {
-                    &mut passed_over
-                };
-                list.push(refused);
+                let reason = "no adapter: no tensor is part of one (two checkpoints of a model are \
+                              compared by --base and --tuned)";
+                audit.refused.push(whole(&candidate.file, reason));
             }
             Err(error) => audit
                 .refused
@@ -85,144 +104,11 @@ pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
         }
     }
     if audit.adapters.is_empty() && audit.refused.is_empty() {
-        audit.refused = passed_over;
-    }
-    if audit.adapters.is_empty() && audit.refused.is_empty() {
         audit
             .refused
             .push(whole(path, "no weight file in the folder or below it"));
     }
     Ok(audit)
-}
-
-/// The audit of one file; `None` if it is no adapter.
-fn examined(candidate: &Candidate, options: &AuditOptions) -> Result<Option<Audit>, Error> {
-    let Some(adapter) = Adapter::open(&candidate.file)? else {
-        return Ok(None);
-    };
-    let contents = &adapter.contents;
-    let refusal = |name: &str, reason: String| Refused {
-        path: candidate.file.display().to_string(),
-        name: name.to_owned(),
-        reason,
-    };
-    let mut refused: Vec<_> = contents
-        .refused
-        .iter()
-        .map(|(name, reason)| refusal(name, reason.clone()))
-        .collect();
-    let measured: Vec<_> = contents
-        .modules
-        .par_iter()
-        .map(|module| measured(&adapter, module, options))
-        .collect();
-    let mut modules = Vec::new();
-    let mut findings = contents.findings.clone();
-    for (module, result) in contents.modules.iter().zip(measured) {
-        match result {
-            Ok((module, new)) => {
-                findings.extend(new);
-                modules.push(module);
-            }
-            Err(error) => refused.push(refusal(&module.name, error.to_string())),
-        }
-    }
-    let mut adapters = Vec::new();
-    if !modules.is_empty() {
-        adapters.push(AdapterAudit {
-            path: candidate.path.display().to_string(),
-            format: "peft",
-            base_model: adapter.base_model.clone(),
-            summary: Summary::new(&modules),
-            modules,
-            findings,
-        });
-    }
-    Ok(Some(Audit { adapters, refused }))
-}
-
-fn measured(
-    adapter: &Adapter,
-    module: &Module,
-    options: &AuditOptions,
-) -> Result<(ModuleAudit, Vec<Finding>), Error> {
-    let (b, a) = adapter.factors(module)?;
-    let shape = module.shape();
-    let scale = module.scale.unwrap_or(1.0);
-    let mut findings = Vec::new();
-    let spectrum = match product_singular_values(b.view(), a.view(), scale) {
-        Ok(singular_values) => {
-            let rule = options
-                .tau
-                .unwrap_or(TauRule::Precision(module.epsilon.for_products()));
-            let spectrum = Spectrum {
-                measures: measures(&singular_values, shape, rule),
-                orthogonality: orthogonality(&singular_values, shape, module.rank, options.side),
-                singular_values,
-            };
-            findings.extend(remarkable(&module.name, module.rank, &spectrum));
-            Some(spectrum)
-        }
-        Err(error @ Error::NonFinite { .. }) => {
-            let message = error.to_string();
-            findings.push(Finding::of_module(
-                FindingKind::NonFinite,
-                &module.name,
-                message,
-            ));
-            None
-        }
-        Err(error) => return Err(error),
-    };
-    let module = ModuleAudit {
-        layer: first_number(&module.name),
-        name: module.name.clone(),
-        kind: module.kind,
-        shape,
-        rank_budget: module.rank,
-        scale,
-        scaled: module.scale.is_some(),
-        spectrum,
-    };
-    Ok((module, findings))
-}
-
-/// What a spectrum itself gives rise to; the rules are stated at [`FindingKind`].
-fn remarkable(name: &str, budget: usize, spectrum: &Spectrum) -> Vec<Finding> {
-    let m = &spectrum.measures;
-    let Some(effective_rank) = m.effective_rank else {
-        let message = "the update is zero: the module does nothing";
-        return vec![Finding::of_module(FindingKind::ZeroUpdate, name, message)];
-    };
-    let mut findings = Vec::new();
-    let (energy_rank, numerical_rank) = (m.energy_rank_99 as f64, m.numerical_rank as f64);
-    if 2 * m.energy_rank_99 < budget {
-        let message = format!("{energy_rank} of {budget} directions hold 99 % of the energy");
-        findings.push(Finding {
-            values: vec![
-                ("rank_budget", budget as f64),
-                ("energy_rank_99", energy_rank),
-            ],
-            ..Finding::of_module(FindingKind::UnusedBudget, name, message)
-        });
-    }
-    let ranks = [numerical_rank, energy_rank, effective_rank];
-    let smallest = ranks.into_iter().fold(f64::INFINITY, f64::min);
-    if ranks.into_iter().fold(0.0, f64::max) > 2.0 * smallest {
-        let message = format!(
-            "numerical rank {numerical_rank}, 99 % energy rank {energy_rank}, effective rank \
-             {effective_rank:.2}"
-        );
-        findings.push(Finding {
-            values: vec![
-                ("numerical_rank", numerical_rank),
-                ("energy_rank_99", energy_rank),
-                ("effective_rank", effective_rank),
-            ],
-            ..Finding::of_module(FindingKind::DefinitionsDisagree, name, message)
-        });
-    }
-    findings
 }
 
 fn whole(file: &Path, reason: impl Into<String>) -> Refused {
@@ -237,9 +123,12 @@ fn whole(file: &Path, reason: impl Into<String>) -> Refused {
     }
 }
 
-/// The first segment of a dotted name that is a number.
+/// The first segment of a name that is a number: segments end in dots, in kohya's names in
+/// underscores.
 fn first_number(name: &str) -> Option<usize> {
-    name.split('.').find_map(|segment| segment.parse().ok())
+    let separator = if name.contains('.') { '.' } else { '_' };
+    name.split(separator)
+        .find_map(|segment| segment.parse().ok())
 }
 
 /// Orders names as people do: runs of digits by their value, so that layer 2 is before layer 10.
@@ -285,5 +174,6 @@ mod tests {
     fn the_layer_is_the_first_number() {
         assert_eq!(first_number("decoder.block.3.layer.0.q"), Some(3));
         assert_eq!(first_number("classifier"), None);
+        assert_eq!(first_number("down_blocks_1_resnets_0_conv"), Some(1));
     }
 }

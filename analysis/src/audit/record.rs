@@ -1,5 +1,7 @@
 //! What an audit says, and its machine-readable form: the names and the order here are the format's.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
 
@@ -30,7 +32,8 @@ pub struct Refused {
 pub struct AdapterAudit {
     /// The adapter's folder, or its file if that was asked for.
     pub path: String,
-    /// The layout of the file: `peft`.
+    /// The layout of the file: `peft`, `kohya`, `lycoris`, `diffusers`, `mlx-lm`, `loralib` or
+    /// `cloneofsimo`.
     pub format: &'static str,
     /// The model that the adapter was trained on, as its configuration names it.
     pub base_model: Option<String>,
@@ -43,7 +46,7 @@ pub struct AdapterAudit {
 }
 
 /// The kind of layer that an update belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Weight outputs × inputs.
@@ -52,8 +55,57 @@ pub enum Kind {
     Conv1d,
     /// Weight entries × dimension.
     Embedding,
+    /// A convolution over one dimension: outputs × (inputs · length).
+    #[serde(rename = "conv_1d")]
+    Conv1,
     /// Weight outputs × (inputs · height · width).
     Conv2d,
+    /// Weight outputs × (inputs · depth · height · width).
+    Conv3d,
+    /// One matrix of a parameter that holds one for every expert.
+    Expert,
+    /// Rows of an embedding.
+    Token,
+}
+
+impl Kind {
+    /// As the machine-readable form writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Conv1d => "conv1d",
+            Self::Embedding => "embedding",
+            Self::Conv1 => "conv_1d",
+            Self::Conv2d => "conv2d",
+            Self::Conv3d => "conv3d",
+            Self::Expert => "expert",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// How an update is parametrised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// s·B·A.
+    Lora,
+    /// s·B·diag(E)·A.
+    Adalora,
+    /// A change of direction by s·B·A and a magnitude of every row.
+    Dora,
+    /// The element-wise product of two products.
+    Loha,
+    /// A Kronecker product.
+    Lokr,
+    /// Trained vectors between random matrices.
+    Vera,
+    /// The rows or columns multiplied by a vector.
+    Ia3,
+    /// Every entry trained.
+    Full,
+    /// Some rows of an embedding trained.
+    Tokens,
 }
 
 /// The update ΔW of one module.
@@ -63,11 +115,13 @@ pub struct ModuleAudit {
     pub name: String,
     /// Its kind.
     pub kind: Kind,
+    /// How its update is parametrised.
+    pub method: Method,
     /// The first number in the name: the block that the module is in.
     pub layer: Option<usize>,
     /// Rows and columns of ΔW in the base weight's own orientation.
     pub shape: (usize, usize),
-    /// R, the rank that the factors allow.
+    /// R, the rank that the factors allow (of LoHa R², of an update without factors its smaller side).
     pub rank_budget: usize,
     /// What B A is multiplied with.
     pub scale: f64,
@@ -95,10 +149,28 @@ impl ModuleAudit {
         Some(orthogonality(
             &spectrum.singular_values,
             self.shape,
-            self.rank_budget,
+            self.rank_budget.max(spectrum.singular_values.len()),
             side,
         ))
     }
+
+    /// The name without its numbers, at most its last two parts: what the same modules of all layers
+    /// have in common, such as `self_attn.q_proj`.
+    pub fn role(&self) -> String {
+        role(&self.name)
+    }
+}
+
+fn role(name: &str) -> String {
+    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let separator = if name.contains('.') { '.' } else { '_' };
+    let parts: Vec<&str> = name
+        .split(separator)
+        .filter(|part| !is_number(part))
+        .collect();
+    let last = if separator == '.' { 2 } else { 4 };
+    let parts = &parts[parts.len().saturating_sub(last)..];
+    parts.join(if separator == '.' { "." } else { "_" })
 }
 
 impl Serialize for ModuleAudit {
@@ -106,10 +178,12 @@ impl Serialize for ModuleAudit {
         let spectrum = self.spectrum.as_ref();
         let m = spectrum.map(|s| &s.measures);
         let o = spectrum.map(|s| &s.orthogonality);
-        let mut row = serializer.serialize_struct("ModuleAudit", 25)?;
+        let mut row = serializer.serialize_struct("ModuleAudit", 27)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("kind", &self.kind)?;
+        row.serialize_field("method", &self.method)?;
         row.serialize_field("layer", &self.layer)?;
+        row.serialize_field("role", &self.role())?;
         row.serialize_field("shape", &self.shape)?;
         row.serialize_field("rank_budget", &self.rank_budget)?;
         row.serialize_field("scale", &self.scale)?;
@@ -173,8 +247,15 @@ impl Finding {
 pub enum FindingKind {
     /// ΔW = 0: the module does nothing.
     ZeroUpdate,
+    /// σ₁ below 2⁻¹⁵, half the spacing of bfloat16's numbers at 0.01: merged into weights of ordinary
+    /// size in bfloat16, the update is rounded away.
+    TinyUpdate,
     /// A factor holds NaN or Inf.
     NonFinite,
+    /// Directions i with ‖b_i‖·‖a_i‖ = 0, or so small that they count for nothing beside σ₁.
+    DeadDirection,
+    /// Fewer independent directions than live ones: some are combinations of others.
+    CollapsedDirection,
     /// Fewer than half of the R directions hold 99 % of Σσ².
     UnusedBudget,
     /// Of numerical rank, 99 % energy rank and effective rank, the largest is more than twice the
@@ -182,15 +263,77 @@ pub enum FindingKind {
     DefinitionsDisagree,
     /// α is not known, so neither is the scale.
     AlphaMissing,
+    /// The scale is not positive, or beyond what α and R of real trainings give.
+    UnusualScale,
     /// The factors have another rank than the configuration says.
     RankPatternMismatch,
     /// The initialisation changed the base weight; B A is not the whole update.
     ChangedBase,
+    /// DoRA without the base weight: only s·B·A could be measured.
+    Directional,
+    /// VeRA without the base weight: the number of inputs was assumed.
+    InputsAssumed,
     /// A bias was trained beside the factors.
     TrainedBias,
 }
 
-/// The modules of an adapter taken together.
+impl FindingKind {
+    /// All kinds, in their order.
+    pub const ALL: [Self; 14] = [
+        Self::ZeroUpdate,
+        Self::TinyUpdate,
+        Self::NonFinite,
+        Self::DeadDirection,
+        Self::CollapsedDirection,
+        Self::UnusedBudget,
+        Self::DefinitionsDisagree,
+        Self::AlphaMissing,
+        Self::UnusualScale,
+        Self::RankPatternMismatch,
+        Self::ChangedBase,
+        Self::Directional,
+        Self::InputsAssumed,
+        Self::TrainedBias,
+    ];
+
+    /// As the machine-readable form writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZeroUpdate => "zero_update",
+            Self::TinyUpdate => "tiny_update",
+            Self::NonFinite => "non_finite",
+            Self::DeadDirection => "dead_direction",
+            Self::CollapsedDirection => "collapsed_direction",
+            Self::UnusedBudget => "unused_budget",
+            Self::DefinitionsDisagree => "definitions_disagree",
+            Self::AlphaMissing => "alpha_missing",
+            Self::UnusualScale => "unusual_scale",
+            Self::RankPatternMismatch => "rank_pattern_mismatch",
+            Self::ChangedBase => "changed_base",
+            Self::Directional => "directional",
+            Self::InputsAssumed => "inputs_assumed",
+            Self::TrainedBias => "trained_bias",
+        }
+    }
+}
+
+/// Some modules of an adapter taken together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// Number of modules.
+    pub modules: usize,
+    /// Modules with ΔW = 0.
+    pub zero_updates: usize,
+    /// Modules with NaN or Inf in a factor.
+    pub non_finite: usize,
+    /// Σ R.
+    pub rank_budget: usize,
+    /// Every measure by name, over the modules that have it.
+    #[serde(serialize_with = "as_map")]
+    pub measures: Vec<(&'static str, Distribution)>,
+}
+
+/// The modules of an adapter taken together: all, and in groups.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Number of modules.
@@ -206,6 +349,12 @@ pub struct Summary {
     /// Every measure by name, over the modules that have it.
     #[serde(serialize_with = "as_map")]
     pub measures: Vec<(&'static str, Distribution)>,
+    /// By [`Kind`].
+    pub by_kind: BTreeMap<&'static str, Group>,
+    /// By layer; modules outside the numbered ones are left out.
+    pub by_layer: BTreeMap<usize, Group>,
+    /// By [role](ModuleAudit::role).
+    pub by_role: BTreeMap<String, Group>,
 }
 
 /// Some numbers by their mean and percentiles (linear interpolation between order statistics).
@@ -215,9 +364,11 @@ pub struct Distribution {
     pub count: usize,
     pub mean: f64,
     pub min: f64,
+    pub p05: f64,
     pub p25: f64,
     pub median: f64,
     pub p75: f64,
+    pub p95: f64,
     pub max: f64,
 }
 
@@ -230,4 +381,41 @@ fn as_map<S: Serializer, T: Serialize>(
         map.serialize_entry(name, value)?;
     }
     map.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_what_layers_have_in_common() {
+        for (name, expected) in [
+            ("model.layers.11.self_attn.q_proj", "self_attn.q_proj"),
+            ("transformer.h.0.attn.c_attn", "attn.c_attn"),
+            ("classifier", "classifier"),
+            (
+                "down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q",
+                "blocks_attn1_to_q",
+            ),
+            ("unet:3", "unet:3"),
+        ] {
+            assert_eq!(role(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_machine_readable_form() {
+        for kind in FindingKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+        for kind in [
+            Kind::Linear,
+            Kind::Conv1d,
+            Kind::Conv1,
+            Kind::Conv3d,
+            Kind::Expert,
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
 }

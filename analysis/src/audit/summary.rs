@@ -1,4 +1,6 @@
-use super::record::{Distribution, ModuleAudit, Spectrum, Summary};
+use std::collections::BTreeMap;
+
+use super::record::{Distribution, Group, ModuleAudit, Spectrum, Summary};
 
 type Value = fn(&Spectrum) -> Option<f64>;
 
@@ -20,10 +22,13 @@ const MEASURES: [(&str, Value); 12] = [
     ("orthogonality_excess", |s| Some(s.orthogonality.excess)),
 ];
 
-impl Summary {
-    pub(super) fn new(modules: &[ModuleAudit]) -> Self {
+impl Group {
+    fn new(modules: &[&ModuleAudit]) -> Self {
         let spectra = || modules.iter().filter_map(|module| module.spectrum.as_ref());
-        let size = |module: &ModuleAudit| module.rank_budget * (module.shape.0 + module.shape.1);
+        let distribution = |&(name, value): &(&'static str, Value)| {
+            let values = spectra().filter_map(value).collect();
+            Some((name, Distribution::new(values)?))
+        };
         Self {
             modules: modules.len(),
             zero_updates: spectra()
@@ -31,16 +36,45 @@ impl Summary {
                 .count(),
             non_finite: modules.len() - spectra().count(),
             rank_budget: modules.iter().map(|module| module.rank_budget).sum(),
+            measures: MEASURES.iter().filter_map(distribution).collect(),
+        }
+    }
+
+    fn by<K: Ord>(
+        modules: &[ModuleAudit],
+        key: impl Fn(&ModuleAudit) -> Option<K>,
+    ) -> BTreeMap<K, Self> {
+        let mut groups: BTreeMap<K, Vec<&ModuleAudit>> = BTreeMap::new();
+        for module in modules {
+            if let Some(key) = key(module) {
+                groups.entry(key).or_default().push(module);
+            }
+        }
+        let group = |(key, modules): (K, Vec<_>)| (key, Self::new(&modules));
+        groups.into_iter().map(group).collect()
+    }
+}
+
+impl Summary {
+    pub(super) fn new(modules: &[ModuleAudit]) -> Self {
+        let Group {
+            zero_updates,
+            non_finite,
+            rank_budget,
+            measures,
+            ..
+        } = Group::new(&modules.iter().collect::<Vec<_>>());
+        let size = |module: &ModuleAudit| module.rank_budget * (module.shape.0 + module.shape.1);
+        Self {
+            modules: modules.len(),
+            zero_updates,
+            non_finite,
+            rank_budget,
             parameters: modules.iter().map(size).sum(),
-            measures: MEASURES
-                .iter()
-                .filter_map(|&(name, value)| {
-                    Some((
-                        name,
-                        Distribution::new(spectra().filter_map(value).collect())?,
-                    ))
-                })
-                .collect(),
+            measures,
+            by_kind: Group::by(modules, |module| Some(module.kind.name())),
+            by_layer: Group::by(modules, |module| module.layer),
+            by_role: Group::by(modules, |module| Some(module.role())),
         }
     }
 }
@@ -56,9 +90,11 @@ impl Distribution {
             count: values.len(),
             mean: values.iter().sum::<f64>() / values.len() as f64,
             min: values[0],
+            p05: quantile(&values, 0.05),
             p25: quantile(&values, 0.25),
             median: quantile(&values, 0.5),
             p75: quantile(&values, 0.75),
+            p95: quantile(&values, 0.95),
             max: values[values.len() - 1],
         })
     }

@@ -1,0 +1,278 @@
+//! Files of named tensors: what is in them is checked when they are opened, and single tensors are
+//! read when they are asked for.
+//!
+//! | container | read by |
+//! |---|---|
+//! | safetensors | `safetensors` |
+//! | PyTorch's zip archive (`.bin`, `.pt`, `.pth`, `.ckpt`) | `zip`, `pickle`, `torch` |
+//! | PyTorch's format before 1.6 (pickles in sequence) | `pickle`, `torch` |
+//! | several of these under one index (`….index.json`) | `index` |
+//!
+//! What a file is, its beginning says, not its name. Nothing is allocated from a header's word: all
+//! sizes are checked against the file's first, and what opening a file takes stays within four times
+//! its size and a constant. A pickle runs no code: see `pickle`.
+
+mod index;
+mod numbers;
+mod pickle;
+mod safetensors;
+mod source;
+mod torch;
+mod zip;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::Dtype;
+
+use crate::Error;
+use source::Source;
+
+/// The files of a folder that holds a model, in the order in which libraries prefer them.
+const MODELS: [&str; 6] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// A tensor's type and dimensions, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TensorInfo {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Which of the container's files it is in.
+    file: usize,
+    place: Place,
+}
+
+/// Bytes of a tensor, counted from the beginning of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// All of `start..end`, row-major.
+    Run { start: u64, end: u64 },
+    /// The element with indices i is at `start` + Σ i·stride, before `end`; strides are in bytes.
+    Strided {
+        start: u64,
+        end: u64,
+        strides: Box<[u64]>,
+    },
+}
+
+/// Open files of tensors that belong together: one, or the shards of an index.
+#[derive(Debug)]
+pub(crate) struct Container {
+    path: PathBuf,
+    files: Vec<Source>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Container {
+    /// Opens a file of weights, or the shards that an index (`….index.json`) names.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the file, the tensor, what was expected and what was found.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if path.to_string_lossy().ends_with(".index.json") {
+            return index::open(path);
+        }
+        Self::of_files(path, vec![Source::open(path)?])
+    }
+
+    /// Opens a model: a file, an index, or a folder with one of the [known](MODELS) names.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open_model(path: &Path) -> Result<Self, Error> {
+        if !path.is_dir() {
+            return Self::open(path);
+        }
+        let mut files = MODELS.iter().map(|name| path.join(name));
+        match files.find(|file| file.is_file()) {
+            Some(file) => Self::open(&file),
+            None => {
+                let expected = format!("one of {}", MODELS.join(", "));
+                Err(Error::format(path, "folder", expected, "none of them"))
+            }
+        }
+    }
+
+    fn of_files(path: &Path, files: Vec<Source>) -> Result<Self, Error> {
+        let mut tensors = BTreeMap::new();
+        for (number, source) in files.iter().enumerate() {
+            let mut of_file = examined(source)?;
+            of_file.values_mut().for_each(|tensor| tensor.file = number);
+            if number == 0 {
+                tensors = of_file;
+                continue;
+            }
+            for (name, tensor) in of_file {
+                match tensors.entry(name) {
+                    Entry::Vacant(free) => {
+                        free.insert(tensor);
+                    }
+                    Entry::Occupied(taken) => {
+                        let other = &files[taken.get().file];
+                        let what = format!("tensor {}", taken.key());
+                        let found = format!("also in {}", other.path().display());
+                        return Err(source.wrong(what, "in one file only", found));
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            files,
+            tensors,
+        })
+    }
+
+    /// A file that is in memory, under a name for its messages.
+    ///
+    /// # Errors
+    /// [`Error::File`], as [`Self::open`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::of_files(path, vec![Source::of_bytes(path, bytes)])
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    /// The values of the tensor `name`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no such tensor, its type is not one that can mean a weight, or
+    /// the file cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<f64>, Error> {
+        let mut bytes = Vec::new();
+        let info = self.read_raw(name, &mut bytes)?;
+        numbers::decode(&bytes, info.dtype).ok_or_else(|| {
+            let found = format!("{:?}", info.dtype);
+            self.files[info.file].wrong(name, numbers::READABLE, found)
+        })
+    }
+
+    /// Replaces what is in `bytes` by the tensor's numbers as they are stored: little-endian,
+    /// row-major, without gaps. A buffer that is used again is not allocated again.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no such tensor or the file cannot be read.
+    pub fn read_raw(&self, name: &str, bytes: &mut Vec<u8>) -> Result<&TensorInfo, Error> {
+        let Some(info) = self.tensors.get(name) else {
+            return Err(Error::format(&self.path, name, "a tensor", "none"));
+        };
+        let source = &self.files[info.file];
+        match &info.place {
+            Place::Run { start, end } => source.replace(bytes, *start, *end)?,
+            Place::Strided {
+                start,
+                end,
+                strides,
+            } => {
+                let span = source.bytes(*start, *end)?;
+                gather(bytes, &span, info, strides);
+            }
+        }
+        Ok(info)
+    }
+}
+
+/// The tensors of one file, by the kind that its beginning shows.
+fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
+    let mut beginning = [0; 64];
+    let known = &mut beginning[..source.size().min(64) as usize];
+    source.fill(known, 0)?;
+    let whole = |found: &str| {
+        let expected = "safetensors or a PyTorch state dict";
+        Err(source.wrong("file", expected, found))
+    };
+    if known.is_empty() {
+        return whole("an empty file");
+    }
+    // A header of 640 bytes begins like a pickle: where an object follows the length, it is one.
+    if known.get(8) == Some(&b'{') && known[4..8] == [0; 4] {
+        return safetensors::tensors(source);
+    }
+    if known.starts_with(b"PK\x03\x04") || known.starts_with(b"PK\x05\x06") {
+        return torch::archived(source);
+    }
+    // Protocols 2 to 5: the older ones are text.
+    if known[0] == 0x80
+        && known
+            .get(1)
+            .is_some_and(|protocol| (2..=5).contains(protocol))
+    {
+        return torch::sequence(source);
+    }
+    match impostor(known) {
+        Some(what) => whole(what),
+        None => safetensors::tensors(source),
+    }
+}
+
+/// What is often found under a weight file's name, by how it begins.
+fn impostor(beginning: &[u8]) -> Option<&'static str> {
+    const KNOWN: [(&[u8], &str); 7] = [
+        (
+            b"version https://git-lfs",
+            "a git-lfs pointer: the file itself was not downloaded",
+        ),
+        (b"GGUF", "a GGUF file"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x1f\x8b", "a gzip file"),
+        (b"\x93NUMPY", "a NumPy array"),
+        (b"TFL3", "a TensorFlow Lite model"),
+        (b"\xef\xbb\xbf", "a text"),
+    ];
+    let known = KNOWN.iter().find(|(magic, _)| beginning.starts_with(magic));
+    if let Some((_, what)) = known {
+        return Some(what);
+    }
+    let text = beginning.trim_ascii_start().to_ascii_lowercase();
+    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        return Some("an HTML page: probably the message of a download that failed");
+    }
+    if text.starts_with(b"<?xml") {
+        return Some("an XML text: probably the message of a download that failed");
+    }
+    // A length that begins so would be beyond any file's.
+    let is_text = beginning.len() >= 8 && beginning[..8].iter().all(|b| (b' '..0x7f).contains(b));
+    is_text.then_some("a text")
+}
+
+/// Copies the elements of a strided tensor from its span, in row-major order.
+fn gather(bytes: &mut Vec<u8>, span: &[u8], info: &TensorInfo, strides: &[u64]) {
+    let width = info.dtype.bitsize() / 8;
+    bytes.clear();
+    // Opening has checked that neither product nor sum overflows, and where the last element ends.
+    bytes.reserve_exact(info.shape.iter().product::<usize>() * width);
+    let mut indices = vec![0; info.shape.len()];
+    let mut at = 0_usize;
+    loop {
+        bytes.extend_from_slice(&span[at..at + width]);
+        let mut axis = info.shape.len();
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            let stride = strides[axis] as usize;
+            indices[axis] += 1;
+            if indices[axis] < info.shape[axis] {
+                at += stride;
+                break;
+            }
+            at -= stride * (info.shape[axis] - 1);
+            indices[axis] = 0;
+        }
+    }
+}
