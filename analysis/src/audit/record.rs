@@ -185,12 +185,9 @@ impl Serialize for ModuleAudit {
         let mut row = serializer.serialize_struct("ModuleAudit", 28)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("kind", &self.kind)?;
-        row.serialize_field("method", &self.method)?;
         row.serialize_field("layer", &self.layer)?;
-        row.serialize_field("role", &self.role())?;
         row.serialize_field("shape", &self.shape)?;
         row.serialize_field("rank_budget", &self.rank_budget)?;
-        row.serialize_field("parameters", &self.parameters)?;
         row.serialize_field("scale", &self.scale)?;
         row.serialize_field("scaled", &self.scaled)?;
         row.serialize_field("singular_values", &spectrum.map(|s| &s.singular_values))?;
@@ -217,6 +214,9 @@ impl Serialize for ModuleAudit {
         row.serialize_field("orthogonality_floor", &o.map(|o| o.floor))?;
         row.serialize_field("orthogonality_excess", &o.map(|o| o.excess))?;
         row.serialize_field("orthogonality_side", &o.map(|o| o.side))?;
+        row.serialize_field("method", &self.method)?;
+        row.serialize_field("role", &self.role())?;
+        row.serialize_field("parameters", &self.parameters)?;
         row.end()
     }
 }
