@@ -89,7 +89,7 @@ fn one_pass_over_everything_names_what_it_refuses() {
     for (part, reason) in [
         (
             "roberta-base-mnli-loralib",
-            "a zip archive, probably a PyTorch pickle",
+            "AdaLoRA: a LoRA variant that is not audited",
         ),
         ("sd15-lokr", "LoKr: not audited; 1750 tensors"),
         (

@@ -23,7 +23,7 @@ use ndarray::Array2;
 use crate::Error;
 use crate::audit::{Finding, FindingKind, natural_order};
 use crate::container::{Container, TensorInfo};
-use config::AdapterConfig;
+pub(crate) use config::AdapterConfig;
 use key::{Key, Layout, Part};
 pub(crate) use module::Module;
 use module::{Pair, variant_reason};

@@ -56,7 +56,7 @@ pub(super) fn open(path: &Path) -> Result<Container, Error> {
     Ok(container)
 }
 
-/// What the fuzz target reads: an index without its shards.
+/// Reads and checks an index, not its shards.
 pub(super) fn checked(source: &Source) -> Result<(), Error> {
     shards(source, &parsed(source)?).map(drop)
 }

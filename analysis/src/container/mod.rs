@@ -186,6 +186,14 @@ impl Container {
     }
 }
 
+/// An index of shards, without the shards.
+///
+/// # Errors
+/// [`Error::File`] if it is malformed or names a file outside its folder.
+pub(crate) fn checked_index(path: &Path, bytes: Vec<u8>) -> Result<(), Error> {
+    index::checked(&Source::of_bytes(path, bytes))
+}
+
 /// The tensors of one file, by the kind that its beginning shows.
 fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
     let mut beginning = [0; 64];
@@ -206,7 +214,11 @@ fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
         return torch::archived(source);
     }
     // Protocols 2 to 5: the older ones are text.
-    if known[0] == 0x80 && known.get(1).is_some_and(|protocol| (2..=5).contains(protocol)) {
+    if known[0] == 0x80
+        && known
+            .get(1)
+            .is_some_and(|protocol| (2..=5).contains(protocol))
+    {
         return torch::sequence(source);
     }
     match impostor(known) {

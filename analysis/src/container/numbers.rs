@@ -77,12 +77,22 @@ mod tests {
     #[test]
     fn the_ends_of_the_ranges_are_the_published_ones() {
         assert_eq!((e4m3(0x7e), e4m3(0x08)), (448.0, 2_f64.powi(-6)));
-        assert_eq!((e4m3(0x01), e4m3(0x07)), (2_f64.powi(-9), 0.875 * 2_f64.powi(-6)));
+        assert_eq!(
+            (e4m3(0x01), e4m3(0x07)),
+            (2_f64.powi(-9), 0.875 * 2_f64.powi(-6))
+        );
         assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
         assert_eq!((e5m2(0x7b), e5m2(0x04)), (57_344.0, 2_f64.powi(-14)));
         assert_eq!((e5m2(0x7c), e5m2(0xfc)), (f64::INFINITY, f64::NEG_INFINITY));
-        assert!([0x7d, 0x7e, 0x7f, 0xfd, 0xff].into_iter().all(|byte| e5m2(byte).is_nan()));
-        assert_eq!(decode(&[0x80, 0xff, 0x7f], Dtype::I8).unwrap(), [-128.0, -1.0, 127.0]);
+        assert!(
+            [0x7d, 0x7e, 0x7f, 0xfd, 0xff]
+                .into_iter()
+                .all(|byte| e5m2(byte).is_nan())
+        );
+        assert_eq!(
+            decode(&[0x80, 0xff, 0x7f], Dtype::I8).unwrap(),
+            [-128.0, -1.0, 127.0]
+        );
         assert_eq!(decode(&[1], Dtype::U8), None);
     }
 }

@@ -80,7 +80,9 @@ pub(super) fn archived(source: &Source) -> Result<BTreeMap<String, TensorInfo>, 
         }
     }
     let pickle = Pickle::read(source, "data.pkl", pickle.start, pickle.end)?;
-    tensors(source, &pickle, |key| entry(&format!("data/{key}")).copied())
+    tensors(source, &pickle, |key| {
+        entry(&format!("data/{key}")).copied()
+    })
 }
 
 /// The tensors of pickles in sequence.
@@ -142,7 +144,10 @@ fn following<'a>(
             return Err(source.wrong(what(), "a tensor of it", "none"));
         };
         let count = source.bytes(at, at.saturating_add(8))?;
-        let count = count.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte));
+        let count = count
+            .iter()
+            .rev()
+            .fold(0, |n, &byte| n << 8 | u64::from(byte));
         let start = at + 8;
         let end = count
             .checked_mul(width as u64)
@@ -170,7 +175,10 @@ fn tensors(
     pickle: &Pickle,
     stored: impl Fn(&str) -> Option<Stored>,
 ) -> Result<BTreeMap<String, TensorInfo>, Error> {
-    if !matches!(pickle.object(pickle.root), Some(Object::Dict(_) | Object::List(_))) {
+    if !matches!(
+        pickle.object(pickle.root),
+        Some(Object::Dict(_) | Object::List(_))
+    ) {
         let found = "another value";
         return Err(source.wrong("pickle", "a dict of tensors", found));
     }
@@ -309,7 +317,10 @@ impl<F: Fn(&str) -> Option<Stored>> Tensors<'_, F> {
         }
         let dimensions = (numbers(pickle, tensor.size), numbers(pickle, tensor.stride));
         let (Some(shape), Some(strides)) = dimensions else {
-            return wrong("dimensions and strides that are whole numbers", "others".to_owned());
+            return wrong(
+                "dimensions and strides that are whole numbers",
+                "others".to_owned(),
+            );
         };
         if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
             let found = format!("{} and {}", shape.len(), strides.len());
@@ -335,7 +346,11 @@ impl<F: Fn(&str) -> Option<Stored>> Tensors<'_, F> {
             let found = format!("{shape:?} with strides {strides:?} from element {offset}");
             return wrong(&expected, found);
         };
-        let cost = if length > held { length / width * 8 } else { length };
+        let cost = if length > held {
+            length / width * 8
+        } else {
+            length
+        };
         let total = self.taken.saturating_add(cost);
         let taken = total.saturating_add(name.len() as u64);
         if taken > source.size().saturating_mul(LARGEST) {

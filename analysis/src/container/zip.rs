@@ -93,7 +93,10 @@ fn directory(source: &Source) -> Result<(u64, u64, u64), Error> {
         let record = &tail[at..];
         u32_at(record, 0) == END && u64::from(u16_at(record, 20)) + END_BYTES == record.len() as u64
     };
-    let last = tail.len().checked_sub(END_BYTES as usize).ok_or_else(missing)?;
+    let last = tail
+        .len()
+        .checked_sub(END_BYTES as usize)
+        .ok_or_else(missing)?;
     let at = (0..=last).rev().find(ends_the_file).ok_or_else(missing)?;
     let record = &tail[at..];
     let place = first + at as u64;
@@ -132,7 +135,12 @@ fn located(source: &Source, entry: &Entry<'_>, directory: u64) -> Result<Stored,
         let what = format!("zip entry {}", String::from_utf8_lossy(entry.name));
         Err(source.wrong(what, expected, found))
     };
-    let outside = || wrong("a place before the directory", format!("byte {}", entry.place));
+    let outside = || {
+        wrong(
+            "a place before the directory",
+            format!("byte {}", entry.place),
+        )
+    };
     let named = LOCAL_BYTES + entry.name.len() as u64;
     match entry.place.checked_add(named) {
         Some(end) if end <= directory => (),
@@ -193,7 +201,10 @@ impl<'a> Entry<'a> {
     /// Takes sizes that do not fit into 32 bits from the zip64 field.
     fn widen(&mut self, mut extra: &[u8]) -> Result<(), &'static str> {
         let wanted = [&mut self.size, &mut self.packed, &mut self.place];
-        let mut wanted = wanted.into_iter().filter(|value| **value == 0xffff_ffff).peekable();
+        let mut wanted = wanted
+            .into_iter()
+            .filter(|value| **value == 0xffff_ffff)
+            .peekable();
         while wanted.peek().is_some() {
             let Some((head, rest)) = extra.split_at_checked(4) else {
                 return Err("no zip64 field for its sizes");

@@ -427,7 +427,9 @@ impl Machine<'_> {
 
     /// Takes the last mark off.
     fn mark(&mut self) -> Result<usize, Error> {
-        self.marks.pop().ok_or_else(|| self.wrong("a mark on the stack", "none"))
+        self.marks
+            .pop()
+            .ok_or_else(|| self.wrong("a mark on the stack", "none"))
     }
 
     fn create(&mut self, object: Object) -> Result<(), Error> {
@@ -441,7 +443,9 @@ impl Machine<'_> {
     /// Makes a tuple of the stack's values from `from` on.
     fn tuple(&mut self, from: usize) -> Result<(), Error> {
         let count = self.stack.len() - from;
-        let span = u32::try_from(self.items.len()).ok().zip(u32::try_from(count).ok());
+        let span = u32::try_from(self.items.len())
+            .ok()
+            .zip(u32::try_from(count).ok());
         let (start, length) = span.ok_or_else(|| self.too_much())?;
         make_room(&mut self.left, &mut self.items, count).ok_or_else(|| self.too_much())?;
         self.items.extend(self.stack.drain(from..));
@@ -551,7 +555,12 @@ impl Machine<'_> {
             }
             (
                 Global::FromType,
-                &[Value::Global(inner), Value::Global(Global::Class), arguments, ..],
+                &[
+                    Value::Global(inner),
+                    Value::Global(Global::Class),
+                    arguments,
+                    ..,
+                ],
             ) if inner != Global::FromType => self.call(Value::Global(inner), arguments),
             (Global::Tensor | Global::TensorV2 | Global::TensorV3, _) => {
                 match self.rebuilt(function, span) {
@@ -568,7 +577,10 @@ impl Machine<'_> {
 
     fn dict(&mut self, entries: Vec<(Value, Value)>) -> Result<Value, Error> {
         let bytes = size_of_val(&entries[..]) as u64;
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| self.too_much())?;
+        self.left = self
+            .left
+            .checked_sub(bytes)
+            .ok_or_else(|| self.too_much())?;
         self.create(Object::Dict(entries))?;
         self.pop()
     }
@@ -640,7 +652,9 @@ impl Machine<'_> {
                 ] if self.bytes[kind.range()] == *b"storage"
                     && matches!(rest, [] | [Value::Other]) =>
                 {
-                    u64::try_from(count).ok().map(|count| Storage { dtype, key, count })
+                    u64::try_from(count)
+                        .ok()
+                        .map(|count| Storage { dtype, key, count })
                 }
                 _ => None,
             },
