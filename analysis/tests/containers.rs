@@ -262,6 +262,44 @@ fn indices_that_lead_astray_are_refused() {
     assert_eq!(fuzzing::values(&index).unwrap().len(), 2);
 }
 
+/// Pickles of one-byte opcodes whose values would take many times the file.
+#[test]
+fn pickles_cannot_blow_up() {
+    let blown = |opcodes: &[u8], count: usize| {
+        let mut pickle = b"\x80\x02".to_vec();
+        pickle.extend(opcodes.repeat(count));
+        pickle.push(b'.');
+        fuzzing::container(pickle).unwrap_err().to_string()
+    };
+    let most = "expected values that take at most 67108864 bytes, found more";
+    for opcodes in [
+        &b"N"[..],
+        b"}",
+        b"]",
+        b"(",
+        b"N\x94",
+        b"NNN\x870",
+        b"}q\0NNs0",
+    ] {
+        let found = blown(opcodes, 10_000_000 / opcodes.len());
+        assert!(found.contains(most), "{opcodes:?}: {found}");
+    }
+    // Nested as deep as the file is long: nothing recurses.
+    assert!(blown(b")\x85", 1_000_000).contains("a pickle of something else"));
+    let lie = fuzzing::container(b"\x80\x02X\xff\xff\xff\xffabc".to_vec());
+    let found = lie.unwrap_err().to_string();
+    assert!(
+        found.contains("expected 4294967295 bytes more, found 3"),
+        "{found}"
+    );
+    let memo = fuzzing::container(b"\x80\x02Nr\xff\xff\xff\x7f.".to_vec());
+    let found = memo.unwrap_err().to_string();
+    assert!(
+        found.contains("expected a memo number up to 8, found 2147483647"),
+        "{found}"
+    );
+}
+
 /// A header of 10⁵ tensors is read and sorted out; the time that it took is printed.
 #[test]
 fn very_many_tensors_are_no_burden() {

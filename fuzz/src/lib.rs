@@ -48,17 +48,17 @@ fn grown(size: usize) {
     PEAK.fetch_max(live, Relaxed);
 }
 
-/// Runs a reader on `input` and panics if it takes more memory than the rule allows.
-pub fn within_bounds<T>(input: &[u8], read: impl FnOnce(&[u8]) -> T) {
+/// Runs a reader on `input` and panics if it takes more memory, beside the input itself, than the
+/// rule allows.
+pub fn within_bounds<T>(input: Vec<u8>, read: impl FnOnce(Vec<u8>) -> T) {
+    let size = input.len();
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    let result = read(input);
+    drop(read(input));
     let taken = PEAK.load(Relaxed).saturating_sub(before);
-    drop(result);
-    let most = FACTOR * input.len() + CONSTANT;
+    let most = FACTOR * size + CONSTANT;
     assert!(
         taken <= most,
-        "{taken} bytes for an input of {}: expected at most {most}",
-        input.len()
+        "{taken} bytes for an input of {size}: expected at most {most}"
     );
 }

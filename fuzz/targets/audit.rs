@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
         } else {
             fs::write(of_config, config).expect("written");
         }
-        within_bounds(input, |_| {
+        within_bounds(input.to_vec(), |_| {
             let audit =
                 audit(folder.path(), &AuditOptions::default()).expect("the folder is there");
             assert!(!audit.adapters.is_empty() || !audit.refused.is_empty());

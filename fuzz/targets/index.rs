@@ -5,4 +5,4 @@ use libfuzzer_sys::fuzz_target;
 use rankwise_analysis::fuzzing;
 use rankwise_fuzz::within_bounds;
 
-fuzz_target!(|input: &[u8]| within_bounds(input, |input| fuzzing::index(input.to_vec())));
+fuzz_target!(|input: &[u8]| within_bounds(input.to_vec(), fuzzing::index));

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use rankwise_analysis::fuzzing;
 use rankwise_fuzz::within_bounds;
 
-fuzz_target!(|input: &[u8]| within_bounds(input, |input| fuzzing::container(archive(input))));
+fuzz_target!(|input: &[u8]| within_bounds(archive(input), fuzzing::container));
 
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let numbers: [u8; 64] = std::array::from_fn(|i| i as u8);

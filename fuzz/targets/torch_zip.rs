@@ -6,10 +6,11 @@ use libfuzzer_sys::fuzz_target;
 use rankwise_analysis::fuzzing;
 use rankwise_fuzz::within_bounds;
 
-fuzz_target!(|input: &[u8]| within_bounds(input, |input| {
-    let _ = fuzzing::container([b"PK\x03\x04", input.get(4..).unwrap_or_default()].concat());
-    fuzzing::container(with_end(input))
-}));
+fuzz_target!(|input: &[u8]| {
+    let named = [b"PK\x03\x04", input.get(4..).unwrap_or_default()].concat();
+    within_bounds(named, fuzzing::container);
+    within_bounds(with_end(input), fuzzing::container);
+});
 
 /// The input with an end record for a directory that begins at its first directory signature.
 fn with_end(input: &[u8]) -> Vec<u8> {

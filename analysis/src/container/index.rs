@@ -46,8 +46,8 @@ pub(super) fn open(path: &Path) -> Result<Container, Error> {
     let container = Container::of_files(path, files)?;
     for (tensor, shard) in &index.weight_map {
         let found = match container.tensors().get(tensor) {
-            Some(info) if names[info.file] == shard.as_str() => continue,
-            Some(info) => format!("in {}", names[info.file]),
+            Some(info) if names[info.file as usize] == shard.as_str() => continue,
+            Some(info) => format!("in {}", names[info.file as usize]),
             None => "in none".to_owned(),
         };
         let what = format!("tensor {tensor}");
