@@ -1,4 +1,5 @@
-//! The readers of files on bytes in memory, for the fuzz targets in `fuzz/`. No stable interface.
+//! The readers of files on bytes in memory, for the fuzz targets in `fuzz/` and the tests of the
+//! readers. No stable interface.
 
 use std::path::Path;
 
@@ -55,21 +56,33 @@ pub fn config(bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every tensor of a file or an index: name, type, shape and values, for tests of the readers.
+/// A tensor that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Its storage type, such as `BF16`.
+    pub dtype: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its numbers, row-major.
+    pub values: Vec<f64>,
+}
+
+/// Every tensor of a file or an index, in the order of their names, for tests of the readers.
 ///
 /// # Errors
 /// [`Error::File`] if the file is refused or a type cannot mean a weight.
-pub fn values(path: &Path) -> Result<Vec<(String, String, Vec<usize>, Vec<f64>)>, Error> {
+pub fn tensors(path: &Path) -> Result<Vec<Tensor>, Error> {
     let container = Container::open(path)?;
     let tensors = container.tensors().iter();
     let read = |(name, info): (&String, &TensorInfo)| {
-        let values = container.read(name)?;
-        Ok((
-            name.clone(),
-            format!("{:?}", info.dtype),
-            info.shape.clone(),
-            values,
-        ))
+        Ok(Tensor {
+            name: name.clone(),
+            dtype: format!("{:?}", info.dtype),
+            shape: info.shape.clone(),
+            values: container.read(name)?,
+        })
     };
     tensors.map(read).collect()
 }

@@ -1,13 +1,17 @@
 //! Files of tensors as other libraries write them: the same numbers come out, and what would run
 //! code, is damaged or lies about a size is refused with the reason.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rankwise_analysis::{AuditOptions, audit, audit_pair, fuzzing};
+use rankwise_analysis::fuzzing::{self, Tensor};
+use rankwise_analysis::{AuditOptions, audit, audit_pair};
 use serde::Deserialize;
+use support::{audited, bytes, folder, pair};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,14 +33,13 @@ fn state_dicts_hold_the_numbers_that_pytorch_reads() {
     let known: BTreeMap<String, BTreeMap<String, Known>> = serde_json::from_str(&text).unwrap();
     assert_eq!(known.len(), 11);
     for (file, known) in known {
-        let found = fuzzing::values(&fixture(&file)).unwrap_or_else(|error| panic!("{error}"));
-        let of = |(name, dtype, shape, values): (_, _, _, Vec<f64>)| {
-            let values = values
-                .into_iter()
-                .map(|v| v.is_finite().then_some(v))
-                .collect();
+        let found = fuzzing::tensors(&fixture(&file)).unwrap_or_else(|error| panic!("{error}"));
+        let of = |tensor: Tensor| {
+            let (dtype, shape) = (tensor.dtype, tensor.shape);
+            let values = tensor.values.into_iter();
+            let values = values.map(|v| v.is_finite().then_some(v)).collect();
             (
-                name,
+                tensor.name,
                 Known {
                     dtype,
                     shape,
@@ -101,7 +104,9 @@ fn pickles_that_would_run_code_or_lie_are_refused() {
         ("circular.bin", "at most as many values as bytes"),
         ("number.bin", "expected a dict of tensors"),
     ] {
-        let error = fuzzing::values(&fixture(file)).expect_err(file).to_string();
+        let error = fuzzing::tensors(&fixture(file))
+            .expect_err(file)
+            .to_string();
         assert!(error.contains(reason), "{error}, expected {reason}");
         let audit = audit(&fixture(file), &AuditOptions::default()).unwrap();
         assert_eq!(
@@ -143,12 +148,12 @@ fn a_header_that_begins_like_a_pickle_is_a_header() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     fs::write(&path, file).unwrap();
-    let (name, dtype, shape, values) = fuzzing::values(&path).unwrap().remove(0);
+    let tensor = fuzzing::tensors(&path).unwrap().remove(0);
     assert_eq!(
-        (name.as_str(), dtype.as_str(), shape),
-        ("w", "F8_E4M3", vec![2])
+        (tensor.name.as_str(), tensor.dtype.as_str()),
+        ("w", "F8_E4M3")
     );
-    assert_eq!(values, [1.0, -1.0]);
+    assert_eq!((tensor.shape, tensor.values), (vec![2], vec![1.0, -1.0]));
 }
 
 /// Real differences of the same weights out of either container.
@@ -161,9 +166,15 @@ fn a_pytorch_checkpoint_is_compared_like_a_safetensors_one() {
     }
     fs::copy(fixture("plain-sequence.pt"), base.join("pytorch_model.bin")).unwrap();
     // The same two matrices, each in a shard of its own.
-    let tensors = fuzzing::values(&fixture("plain.bin")).unwrap();
+    let tensors = fuzzing::tensors(&fixture("plain.bin")).unwrap();
     let mut map = serde_json::Map::new();
-    for (name, _, shape, values) in &tensors {
+    for Tensor {
+        name,
+        shape,
+        values,
+        ..
+    } in &tensors
+    {
         let bytes: Vec<u8> = values
             .iter()
             .flat_map(|&v| (v as f32 + 1.0).to_le_bytes())
@@ -191,6 +202,40 @@ fn a_pytorch_checkpoint_is_compared_like_a_safetensors_one() {
     }
 }
 
+/// The two factors in two files under one index: the same audit as of both in one.
+#[test]
+fn a_sharded_adapter_is_audited_like_a_whole_one() {
+    let tensors = pair();
+    let config = serde_json::json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 4 });
+    let whole = folder(&tensors, Some(config.clone()));
+    let shards = tempfile::tempdir().unwrap();
+    let mut map = serde_json::Map::new();
+    for (number, tensor) in tensors.iter().enumerate() {
+        let name = format!("adapter_model-0000{}-of-00002.safetensors", number + 1);
+        fs::write(shards.path().join(&name), bytes(&vec![tensor.clone()])).unwrap();
+        map.insert(tensor.0.to_owned(), name.into());
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    let name = "adapter_model.safetensors.index.json";
+    fs::write(shards.path().join(name), index.to_string()).unwrap();
+    let of_config = shards.path().join("adapter_config.json");
+    fs::write(of_config, config.to_string()).unwrap();
+    let [whole, shards] = [whole, shards].map(|folder| {
+        let audit = audited(folder.path());
+        assert_eq!(
+            (audit.adapters.len(), audit.refused.len()),
+            (1, 0),
+            "{:?}",
+            audit.refused
+        );
+        assert_eq!(audit.adapters[0].path, folder.path().display().to_string());
+        audit.adapters[0].modules.clone()
+    });
+    let spectrum = whole[0].spectrum.as_ref().unwrap();
+    assert_eq!(spectrum.singular_values, [4.0, 2.0]);
+    assert_eq!(shards, whole);
+}
+
 #[test]
 fn indices_that_lead_astray_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +244,7 @@ fn indices_that_lead_astray_are_refused() {
     let index = home.join("adapter_model.safetensors.index.json");
     let refusal = |text: &str| {
         fs::write(&index, text).unwrap();
-        fuzzing::values(&index).expect_err(text).to_string()
+        fuzzing::tensors(&index).expect_err(text).to_string()
     };
     fs::copy(fixture("plain.bin"), home.join("one.bin")).unwrap();
     fs::copy(fixture("views.pth"), home.join("two.bin")).unwrap();
@@ -259,7 +304,7 @@ fn indices_that_lead_astray_are_refused() {
     std::os::unix::fs::symlink("../../../blobs/00ff", snapshot.join("one.bin")).unwrap();
     let index = snapshot.join("pytorch_model.bin.index.json");
     fs::write(&index, of("q.lora_A.weight", "one.bin")).unwrap();
-    assert_eq!(fuzzing::values(&index).unwrap().len(), 2);
+    assert_eq!(fuzzing::tensors(&index).unwrap().len(), 2);
 }
 
 /// Pickles of one-byte opcodes whose values would take many times the file.
@@ -338,9 +383,12 @@ fn a_real_state_dict_is_read_whole() {
         eprintln!("skipped: no file {}", file.display());
         return;
     }
-    let tensors = fuzzing::values(&file).unwrap();
+    let tensors = fuzzing::tensors(&file).unwrap();
     assert_eq!(tensors.len(), 52);
-    let values: Vec<f64> = tensors.into_iter().flat_map(|tensor| tensor.3).collect();
+    let values: Vec<f64> = tensors
+        .into_iter()
+        .flat_map(|tensor| tensor.values)
+        .collect();
     assert_eq!(values.len(), 887_811);
     // Sums of float32 numbers in double precision: what is lost is below 10⁻⁹ of their sizes.
     assert!((values.iter().sum::<f64>() - 23.370_166_575_428).abs() < 1e-9);

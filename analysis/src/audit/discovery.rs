@@ -7,6 +7,14 @@ use crate::Error;
 /// Endings of files that may hold weights.
 const WEIGHTS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
 
+/// The names of a folder's adapter, in the order in which one is preferred.
+const MAIN: [&str; 4] = [
+    "adapter_model.safetensors",
+    "adapter_model.safetensors.index.json",
+    "adapter_model.bin",
+    "adapter_model.bin.index.json",
+];
+
 /// Deeper folders are not looked into; no layout of runs or checkpoints comes near.
 const DEEPEST: usize = 32;
 
@@ -70,9 +78,12 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), E
         if files.is_empty() {
             files.push(folder.join("adapter_model.safetensors"));
         }
+        // The folder's adapter is what PEFT would load; others beside it go by their own names.
+        let main = MAIN
+            .iter()
+            .find(|main| files.iter().any(|file| name(file) == **main));
         found.extend(files.into_iter().map(|file| {
-            let is_main = name(&file) == "adapter_model.safetensors";
-            let path = if is_main {
+            let path = if main.is_some_and(|main| name(&file) == *main) {
                 folder.to_path_buf()
             } else {
                 file.clone()
