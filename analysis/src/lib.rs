@@ -25,6 +25,8 @@ mod adapter;
 mod audit;
 mod container;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod linalg;
 mod link;
 mod measures;

@@ -141,5 +141,5 @@ fn shards_are_found_and_what_does_not_match_is_named() {
     let error = audit_pair(&base, &tuned, |_, _| {}).expect_err("no map");
     assert!(error.to_string().contains("weight_map"), "{error}");
     let error = audit_pair(&base, folder.path(), |_, _| {}).expect_err("no weights");
-    assert!(error.to_string().contains("neither"), "{error}");
+    assert!(error.to_string().contains("none of them"), "{error}");
 }

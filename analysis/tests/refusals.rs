@@ -100,8 +100,18 @@ fn files_of_other_kinds_are_refused() {
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
             "a git-lfs pointer",
         ),
-        (b"PK\x03\x04 and so on", "a zip archive"),
+        (
+            b"PK\x03\x04 and so on",
+            "zip archive: expected an end record",
+        ),
         (b"\x80\x02}q\x00.", "a pickle"),
+        (b"GGUF\x03\0\0\0 and so on", "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n and so on", "an HDF5 file"),
+        (b"\x93NUMPY\x01\0", "a NumPy array"),
+        (b"\n <!DOCTYPE html>\n<html>", "an HTML page"),
+        (b"<HTML><body>404</body>", "an HTML page"),
+        (b"<?xml version=\"1.0\"?><Error>", "an XML text"),
+        (b"Entry not found", "found a text"),
         (b"\x01\x02\x03", "found 3 bytes"),
         (
             &u64::MAX.to_le_bytes(),
@@ -114,11 +124,22 @@ fn files_of_other_kinds_are_refused() {
         assert!(found.contains(reason), "{found}, expected {reason}");
     }
     assert!(file_refusal("model.bin", b"PK\x03\x04").contains("zip archive"));
+    // As the safetensors library writes a file without tensors.
+    assert!(file_refusal(name, &with_header(&format!("{:32}", "{}"), 0)).contains("no adapter"));
     let weights = bytes(&tensor("layer.weight", &[1], &[1.0]));
     assert!(file_refusal("model.safetensors", &weights).contains("no tensor is part of one"));
     assert!(file_refusal("adapter_config.json", b"{}").contains("open failed"));
     assert!(file_refusal("notes.txt", b"").contains("no weight file"));
     assert!(audit(Path::new("/nowhere/at/all"), &AuditOptions::default()).is_err());
+}
+
+#[test]
+fn names_that_are_not_utf8_are_refused() {
+    let mut header = br#"{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#.to_vec();
+    header[2] = 0xff;
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &[0; 4]].concat();
+    let found = file_refusal("adapter_model.safetensors", &file);
+    assert!(found.contains("invalid unicode code point"), "{found}");
 }
 
 /// A file with this header and so many bytes of data.
@@ -184,6 +205,16 @@ fn headers_that_lie_are_refused_with_the_tensor_named() {
         (twice, 8, "expected one tensor of this name, found two"),
         (overlap, 8, "begin of tensor y.lora_A.weight"),
         ("{".repeat(1000), 0, "header: expected JSON"),
+        (
+            one(&format!("[{}1]", "1,".repeat(64)), "[0,4]"),
+            4,
+            "a list of at most 64 dimensions",
+        ),
+        (
+            r#"{"__metadata__":{"format":1}}"#.to_owned(),
+            0,
+            "__metadata__: invalid type: integer `1`, expected a text",
+        ),
     ] {
         let found = file_refusal("adapter_model.safetensors", &with_header(&header, data));
         assert!(

@@ -41,7 +41,7 @@ use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions};
 use crate::update::{Update, difference_of_products};
 use base::{Base, BaseWeight, flat};
-use config::AdapterConfig;
+pub(crate) use config::AdapterConfig;
 use key::{Format, Key, Part};
 use module::{Context, Parts};
 pub(crate) use module::{Module, Remark};

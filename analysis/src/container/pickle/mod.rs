@@ -16,8 +16,9 @@ use super::source::Source;
 use crate::Error;
 pub(super) use value::{Global, Object, Span, Storage, Tensor, Value};
 
-/// What the values of any pickle may take, however small its file is.
-const ALLOWANCE: u64 = 1 << 20;
+/// What the values of any pickle may take, however small its file is: enough for a hundred thousand
+/// tensors of a few bytes.
+const ALLOWANCE: u64 = 1 << 26;
 
 /// Bytes that are read at once at least.
 const PIECE: usize = 1 << 16;
@@ -311,8 +312,8 @@ impl Machine<'_> {
     }
 
     fn too_much(&self) -> Error {
-        let expected = "values that take at most twice the file's size";
-        self.wrong(expected, "more")
+        let most = self.source.size().saturating_mul(2).max(ALLOWANCE);
+        self.wrong(&format!("values that take at most {most} bytes"), "more")
     }
 
     fn no_value(&self) -> Error {
