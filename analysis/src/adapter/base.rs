@@ -49,6 +49,10 @@ impl Base {
     /// without the outer model's prefix (`bert.`, `model.`), or, for kohya's names, with underscores
     /// for dots. An ambiguous name finds nothing.
     pub fn weight(&self, module: &str) -> Option<BaseWeight> {
+        let module = &module
+            .trim_end_matches(".base_layer")
+            .replace(".base_layer.", ".");
+        let module = &*super::without_prefix(module).1.to_owned();
         let exact = format!("{module}.weight");
         let found = [exact.as_str(), module]
             .into_iter()

@@ -34,6 +34,7 @@ pub(crate) struct AdapterConfig {
     pub use_dora: Option<bool>,
     pub use_qalora: Option<bool>,
     pub use_bdlora: Option<Value>,
+    pub kasa_config: Option<Value>,
     pub fan_in_fan_out: Option<bool>,
     pub init_lora_weights: Option<Value>,
     pub rank_pattern: Option<Map<String, Value>>,
@@ -180,9 +181,10 @@ impl AdapterConfig {
     /// The initialisation's name, if it changed the base weight.
     pub fn changed_base(&self) -> Option<&str> {
         let name = self.init_lora_weights.as_ref()?.as_str()?;
+        let lower = name.to_lowercase();
         CHANGED_BASES
             .iter()
-            .any(|known| name.starts_with(known))
+            .any(|known| lower.starts_with(known))
             .then_some(name)
     }
 
@@ -192,6 +194,7 @@ impl AdapterConfig {
         [
             (self.use_qalora == Some(true), "QALoRA"),
             (self.use_bdlora.as_ref().is_some_and(is_set), "BD-LoRA"),
+            (self.kasa_config.as_ref().is_some_and(is_set), "KaSA"),
         ]
         .into_iter()
         .find_map(|(is_on, name)| is_on.then_some(name))
@@ -209,14 +212,13 @@ impl AdapterConfig {
     }
 }
 
-/// PEFT's rule: the first key with `re.match(r"(.*\.)?(KEY)$", module)`. Keys with no sign of a
-/// regular expression but the dot are taken literally.
+/// PEFT's rule: the first key with `re.match(r"(.*\.)?(KEY)$", module)`.
 fn first_match<'a>(pattern: Option<&'a Map<String, Value>>, module: &str) -> Match<'a> {
     for (key, value) in pattern.into_iter().flatten() {
         // AdaLoRA's keys name the tensor of the singular values.
         let key_of_module = key.strip_suffix(".lora_E").unwrap_or(key);
         let fits = if is_literal(key) {
-            ends_in(module, key_of_module)
+            matches_literally(module, key_of_module)
         } else {
             match whole(key) {
                 Some(expression) => expression.is_match(module),
@@ -242,10 +244,24 @@ fn bounded(expression: &str) -> Option<Regex> {
         .ok()
 }
 
+/// Whether a key has no sign of a regular expression but the dot.
 fn is_literal(key: &str) -> bool {
     !key.contains([
         '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
     ])
+}
+
+/// As [`ends_in`], but the key's dots are any character, as they are in an expression. Adapters with
+/// a key for every module need no expressions for them.
+fn matches_literally(module: &str, key: &str) -> bool {
+    let mut left = module.chars().rev();
+    for wanted in key.chars().rev() {
+        match left.next() {
+            Some(found) if wanted == '.' || wanted == found => {}
+            _ => return false,
+        }
+    }
+    matches!(left.next(), None | Some('.'))
 }
 
 /// Whether `end` is the last part of a dotted name, or all of it.

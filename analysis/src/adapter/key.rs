@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 
 /// Names of adapter families that are not audited: what their keys contain, first match first.
-const FAMILIES: [(&str, &str); 23] = [
+const FAMILIES: [(&str, &str); 21] = [
     (".randlora_", "RandLoRA"),
     (".vblora_", "VB-LoRA"),
     (".fourierft_", "FourierFT"),
@@ -24,13 +24,11 @@ const FAMILIES: [(&str, &str); 23] = [
     (".miss_block", "MiSS"),
     (".road_", "RoAd"),
     (".shira_", "SHiRA"),
-    (".a1.weight", "GLoRA"),
-    (".a2.weight", "GLoRA"),
-    (".b1.weight", "GLoRA"),
-    (".b2.weight", "GLoRA"),
-    (".on_input", "LyCORIS (IA)3"),
     ("lora_A.", "DyLoRA's list of directions"),
     ("lora_B.", "DyLoRA's list of directions"),
+    (".lambda_layer", "T-LoRA"),
+    (".p_layer", "T-LoRA"),
+    (".q_layer", "T-LoRA"),
     ("prompt_embeddings", "prompt tuning"),
     ("prefix_", "prefix tuning"),
     (".lora_", "a LoRA variant"),
@@ -109,12 +107,30 @@ pub(crate) enum Part {
     VeraProjectionB,
     /// (IA)³'s vector.
     Ia3,
+    /// LyCORIS's (IA)³: whether its vector scales the inputs.
+    OnInput,
+    /// LyCORIS's (IA)³: its vector.
+    Multiplier,
+    /// GLoRA: the left factor of what is multiplied to the weight.
+    GloraA1,
+    /// Its right factor.
+    GloraA2,
+    /// GLoRA: the left factor of what is added.
+    GloraB1,
+    /// Its right factor.
+    GloraB2,
     /// New rows of an embedding.
     Tokens,
     /// ΔW itself.
     Difference,
-    /// A vector's difference, which has no rank.
-    Vector,
+    /// A bias's difference, which has no rank.
+    BiasDifference,
+    /// A normalisation's weight's difference.
+    NormWeight,
+    /// A normalisation's bias's difference.
+    NormBias,
+    /// What a variant keeps beside factors that are to be read as ever.
+    Harmless,
     /// A part of a LoRA variant, by which the module cannot be audited.
     Variant(&'static str),
 }
@@ -162,7 +178,7 @@ pub(crate) enum Key<'a> {
 }
 
 /// Parts whose name is one segment, perhaps followed by the adapter's name.
-const SINGLE: [(&str, Part, Format); 25] = [
+const SINGLE: [(&str, Part, Format); 26] = [
     ("hada_w1_a", Part::HadaW1A, Format::Lycoris),
     ("hada_w1_b", Part::HadaW1B, Format::Lycoris),
     ("hada_w2_a", Part::HadaW2A, Format::Lycoris),
@@ -184,9 +200,10 @@ const SINGLE: [(&str, Part, Format); 25] = [
     ("trainable_tokens_delta", Part::Tokens, Format::Peft),
     ("dora_scale", Part::Magnitude, Format::Kohya),
     ("diff", Part::Difference, Format::Lycoris),
-    ("diff_b", Part::Vector, Format::Lycoris),
-    ("w_norm", Part::Vector, Format::Lycoris),
-    ("b_norm", Part::Vector, Format::Lycoris),
+    ("diff_b", Part::BiasDifference, Format::Lycoris),
+    ("w_norm", Part::NormWeight, Format::Lycoris),
+    ("b_norm", Part::NormBias, Format::Lycoris),
+    ("on_input", Part::OnInput, Format::Lycoris),
     ("alpha", Part::Alpha, Format::Kohya),
 ];
 
@@ -262,6 +279,10 @@ fn understood<'a>(module: &'a str, segment: &str, rest: &'a str) -> Option<Key<'
         ("lora_down", ["weight"]) => Some(part(module, None, down, Format::Kohya)),
         ("lora_up", ["weight"]) => Some(part(module, None, up, Format::Kohya)),
         ("lora_mid", ["weight"]) => Some(part(module, None, Part::Mid, Format::Kohya)),
+        ("a1", ["weight"]) => Some(part(module, None, Part::GloraA1, Format::Lycoris)),
+        ("a2", ["weight"]) => Some(part(module, None, Part::GloraA2, Format::Lycoris)),
+        ("b1", ["weight"]) => Some(part(module, None, Part::GloraB1, Format::Lycoris)),
+        ("b2", ["weight"]) => Some(part(module, None, Part::GloraB2, Format::Lycoris)),
         ("lora_a", []) => Some(part(module, None, Part::MlxA, Format::Mlx)),
         ("lora_b", []) => Some(part(module, None, Part::MlxB, Format::Mlx)),
         ("lora" | "lora_linear_layer", ["down", "weight"]) => {
@@ -328,9 +349,9 @@ fn peft<'a>(module: &'a str, segment: &str, tail: &[&'a str]) -> Option<Key<'a>>
         ("lora_B", None) => Part::BareB,
         ("lora_E", None) => Part::E,
         ("lora_magnitude_vector", None | Some("weight")) => Part::Magnitude,
-        ("lora_diag", _) => Part::Variant("lora_diag"),
-        ("lora_router" | "lora_route", _) => Part::Variant("a router of experts"),
-        _ => Part::Variant("parts of an unknown kind"),
+        ("lora_diag", _) => Part::Variant("KaSA"),
+        ("lora_velora_embed", _) => Part::Harmless,
+        _ => Part::Variant("a LoRA variant"),
     };
     let format = match what {
         Part::BareA | Part::BareB => Format::Loralib,
@@ -552,6 +573,11 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(parsed("q.lora_diag.weight").2, Part::Variant("lora_diag"));
+        assert_eq!(parsed("q.lora_diag.weight").2, Part::Variant("KaSA"));
+        assert_eq!(
+            parsed("q.lora_new.weight").2,
+            Part::Variant("a LoRA variant")
+        );
+        assert_eq!(parsed("lora_unet_q.a1.weight").2, Part::GloraA1);
     }
 }

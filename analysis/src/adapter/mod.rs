@@ -17,16 +17,23 @@
 mod base;
 mod config;
 mod experts;
+mod factors;
+mod findings;
 mod key;
 mod module;
+mod names;
+mod of_weight;
 mod projection;
 mod recipe;
+mod scale;
+mod settings;
+mod sorted;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ndarray::Array2;
+use safetensors::Dtype;
 
 use crate::Error;
 use crate::audit::{Finding, FindingKind, natural_order};
@@ -38,6 +45,9 @@ use config::AdapterConfig;
 use key::{Format, Key, Part};
 use module::{Context, Parts};
 pub(crate) use module::{Module, Remark};
+use names::{Names, without_prefix};
+use settings::Settings;
+use sorted::Sorted;
 
 /// Methods of PEFT whose updates are understood.
 const READ_METHODS: [&str; 7] = [
@@ -48,18 +58,6 @@ const READ_METHODS: [&str; 7] = [
     "VERA",
     "IA3",
     "TRAINABLE_TOKENS",
-];
-
-/// What kohya's names begin with: a part of the pipeline, then the module.
-const KOHYA_PREFIXES: [(&str, &str); 8] = [
-    ("lora_unet_", "unet"),
-    ("lora_te1_", "te1"),
-    ("lora_te2_", "te2"),
-    ("lora_te3_", "te3"),
-    ("lora_te_", "te"),
-    ("lora_transformer_", "transformer"),
-    ("lora_prior_unet_", "prior"),
-    ("lycoris_", "lycoris"),
 ];
 
 /// An adapter file, opened: tensors are read when they are asked for.
@@ -111,8 +109,8 @@ impl Adapter {
     pub fn open(path: &Path, beside: Beside<'_>) -> Result<Option<Self>, Error> {
         let weights = Container::open(path)?;
         let config = AdapterConfig::read(&path.with_file_name("adapter_config.json"))?;
-        let is_adapter = |name: &String| Key::parse(name) != Key::Full;
-        if config.is_none() && !weights.tensors().keys().any(is_adapter) {
+        let is_part = |name: &String| Key::parse(name) != Key::Full || name == sorted::CONTROL_LORA;
+        if config.is_none() && !weights.tensors().keys().any(is_part) {
             return Ok(None);
         }
         let base = beside.base.map(Base::open).transpose()?;
@@ -240,6 +238,7 @@ impl Adapter {
         let sorted = Sorted::new(&names, config);
         self.format = sorted.format;
         let numbers = self.numbers(&sorted)?;
+        let settings = Settings::read(self.weights.metadata());
         self.projections = self.found_projections(&sorted, config)?;
         let context = Context {
             tensors: self.weights.tensors(),
@@ -247,30 +246,50 @@ impl Adapter {
             base: self.base.as_ref(),
             format: self.format,
             numbers: &numbers,
+            settings: &settings,
             projections: self
                 .projections
                 .as_ref()
                 .map(|p| p.sizes(self.weights.tensors())),
         };
         let mut contents = assembled(&sorted, &context, &file);
-        contents.findings = findings(config, &contents.modules, &sorted);
+        contents.findings = findings::findings(config, &contents.modules, &sorted);
         self.contents = contents;
         self.take_initial_away();
         Ok(())
     }
 
-    /// The single numbers of the file: `.alpha` and `.ranknum`.
+    /// The single numbers of the file: `.alpha`, `.ranknum` and `.on_input`.
     fn numbers<'a>(&self, sorted: &Sorted<'a>) -> Result<BTreeMap<&'a str, f64>, Error> {
-        let mut numbers = BTreeMap::new();
+        let (mut numbers, mut bytes) = (BTreeMap::new(), Vec::new());
         for parts in sorted.groups.values() {
-            for part in [Part::Alpha, Part::RankNumber] {
+            for part in [Part::Alpha, Part::RankNumber, Part::OnInput] {
                 let Some(&name) = parts.get(&part) else {
                     continue;
                 };
-                let length: usize = self.weights.tensors()[name].shape.iter().product();
-                if length == 1
-                    && let Some(&number) = self.weights.read(name)?.first()
-                {
+                let info = &self.weights.tensors()[name];
+                if info.shape.iter().product::<usize>() != 1 {
+                    continue;
+                }
+                let number = match info.dtype {
+                    // Some trainers keep a whole number here.
+                    Dtype::I64 => {
+                        self.weights.read_raw(name, &mut bytes)?;
+                        bytes.first_chunk().map(|&b| i64::from_le_bytes(b) as f64)
+                    }
+                    Dtype::I32 => {
+                        self.weights.read_raw(name, &mut bytes)?;
+                        bytes
+                            .first_chunk()
+                            .map(|&b| f64::from(i32::from_le_bytes(b)))
+                    }
+                    Dtype::BOOL => {
+                        self.weights.read_raw(name, &mut bytes)?;
+                        bytes.first().map(|&b| f64::from(b))
+                    }
+                    _ => self.weights.read(name)?.first().copied(),
+                };
+                if let Some(number) = number {
                     numbers.insert(name, number);
                 }
             }
@@ -387,78 +406,6 @@ fn initial_file(path: &Path) -> std::path::PathBuf {
     }
 }
 
-/// The names of a file by what they mean.
-struct Sorted<'a> {
-    /// By module and adapter.
-    groups: BTreeMap<(Cow<'a, str>, Option<&'a str>), Parts<'a>>,
-    /// Tensors that two names claim for one part, all but the first.
-    doubles: Vec<&'a str>,
-    /// By family: how many, and one of them.
-    foreign: BTreeMap<&'static str, (usize, &'a str)>,
-    full: Vec<&'a str>,
-    format: Format,
-}
-
-impl<'a> Sorted<'a> {
-    fn new(names: &'a [String], config: Option<&AdapterConfig>) -> Self {
-        let mut sorted = Self {
-            groups: BTreeMap::new(),
-            doubles: Vec::new(),
-            foreign: BTreeMap::new(),
-            full: Vec::new(),
-            format: Format::Peft,
-        };
-        let mut formats = BTreeSet::new();
-        for name in names {
-            match Key::parse(name) {
-                Key::Part {
-                    module,
-                    adapter,
-                    part,
-                    format,
-                } => {
-                    let is_pipeline = ["unet.", "transformer.", "text_encoder"]
-                        .iter()
-                        .any(|begin| name.starts_with(begin));
-                    formats.insert(match format {
-                        Format::Peft if is_pipeline && config.is_none() => Format::Diffusers,
-                        format => format,
-                    });
-                    let parts = sorted.groups.entry((module, adapter)).or_default();
-                    if parts.insert(part, name).is_some() {
-                        sorted.doubles.push(name);
-                    }
-                }
-                Key::Foreign(family) => {
-                    sorted.foreign.entry(family).or_insert((0, name)).0 += 1;
-                }
-                Key::Full => sorted.full.push(name),
-            }
-        }
-        sorted.format = format_of(&formats, config);
-        sorted
-    }
-}
-
-/// The layout of a file by those of its names: the most particular one.
-fn format_of(formats: &BTreeSet<Format>, config: Option<&AdapterConfig>) -> Format {
-    if config.is_some_and(|c| c.peft_type.is_some()) {
-        return Format::Peft;
-    }
-    let order = [
-        Format::Mlx,
-        Format::Cloneofsimo,
-        Format::Lycoris,
-        Format::Diffusers,
-        Format::Kohya,
-        Format::Loralib,
-    ];
-    order
-        .into_iter()
-        .find(|format| formats.contains(format))
-        .unwrap_or(Format::Peft)
-}
-
 /// The modules, and what is not one.
 fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents {
     let mut contents = Contents::default();
@@ -495,16 +442,16 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents
             contents.refused.push((described(), reason.to_owned()));
             continue;
         }
-        match Module::all(&names.shown(raw), parts, context) {
+        match Module::all(raw, parts, context) {
             Ok(modules) => contents.modules.extend(modules),
-            Err(reason) => contents.refused.push((names.shown(&described()), reason)),
+            Err(reason) => contents.refused.push((described(), reason)),
         }
     }
     for &name in &sorted.full {
         let path = name.strip_prefix("base_model.model.").unwrap_or(name);
         let path = path.strip_suffix(".weight").unwrap_or(path);
         let path = path.strip_suffix(".modules_to_save").unwrap_or(path);
-        match module::whole(path, name, context) {
+        match of_weight::whole(path, name, context) {
             Ok(module) => contents.modules.push(module),
             Err(reason) => contents.refused.push((name.to_owned(), reason)),
         }
@@ -519,155 +466,15 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents
             let reason = format!("{family}: not audited; {count} tensors, such as {example}");
             (file.to_owned(), reason)
         }));
+    for module in &mut contents.modules {
+        module.name = names.shown(&module.name);
+    }
+    for (name, _) in &mut contents.refused {
+        *name = names.shown(name);
+    }
     contents
         .modules
         .sort_by(|x, y| natural_order(&x.name, &y.name));
     contents.refused.sort_by(|x, y| natural_order(&x.0, &y.0));
     contents
-}
-
-/// How kohya's names are shown: without the prefix, unless two parts of the pipeline then share one.
-struct Names {
-    ambiguous: BTreeSet<String>,
-    is_kohya: bool,
-}
-
-impl Names {
-    fn new(sorted: &Sorted<'_>, format: Format) -> Self {
-        let is_kohya = matches!(format, Format::Kohya | Format::Lycoris);
-        let (mut seen, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
-        let modules: BTreeSet<&str> = sorted.groups.keys().map(|(raw, _)| raw.as_ref()).collect();
-        for raw in modules {
-            let (_, name) = without_prefix(raw);
-            if !seen.insert(name) {
-                ambiguous.insert(name.to_owned());
-            }
-        }
-        Self {
-            ambiguous,
-            is_kohya,
-        }
-    }
-
-    fn shown(&self, raw: &str) -> String {
-        if !self.is_kohya {
-            return raw.to_owned();
-        }
-        match without_prefix(raw) {
-            (Some(part), name) if self.ambiguous.contains(name) => format!("{part}.{name}"),
-            (_, name) => name.to_owned(),
-        }
-    }
-}
-
-fn without_prefix(raw: &str) -> (Option<&'static str>, &str) {
-    let stripped = KOHYA_PREFIXES
-        .iter()
-        .find_map(|(prefix, part)| Some((Some(*part), raw.strip_prefix(prefix)?)));
-    stripped.unwrap_or((None, raw))
-}
-
-/// What the names and the configuration give rise to.
-fn findings(
-    config: Option<&AdapterConfig>,
-    modules: &[Module],
-    sorted: &Sorted<'_>,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let whole = |kind, message: String| Finding {
-        kind,
-        module: None,
-        message,
-        values: Vec::new(),
-    };
-    let unscaled = modules.iter().filter(|m| m.scale.is_none() && m.rank > 0);
-    if config.is_none() {
-        if unscaled.clone().next().is_some() {
-            let message = "no adapter_config.json beside the file and no alpha in it: the scale is \
-                           unknown, singular values are of B A";
-            findings.push(whole(FindingKind::AlphaMissing, message.to_owned()));
-        }
-    } else {
-        findings.extend(unscaled.map(|module| {
-            let message = "adapter_config.json gives no lora_alpha: singular values are of B A";
-            Finding::of_module(FindingKind::AlphaMissing, &module.name, message)
-        }));
-    }
-    findings.extend(modules.iter().filter_map(unusual_scale));
-    findings.extend(modules.iter().filter_map(remark));
-    let bias =
-        |parts: &Parts<'_>| parts.contains_key(&Part::Bias) || parts.contains_key(&Part::Vector);
-    let biased: BTreeSet<&str> = sorted
-        .groups
-        .iter()
-        .filter(|(_, parts)| bias(parts))
-        .map(|((module, _), _)| module.as_ref())
-        .collect();
-    findings.extend(
-        modules
-            .iter()
-            .filter(|module| biased.contains(module.name.as_str()))
-            .map(|module| {
-                let message = "a bias was trained too; it is a vector and has no rank";
-                Finding::of_module(FindingKind::TrainedBias, &module.name, message)
-            }),
-    );
-    let Some(config) = config else {
-        return findings;
-    };
-    if let Some(name) = config.changed_base() {
-        let message = format!(
-            "init_lora_weights {name}: the base was changed; singular values are of s B A, not of \
-             the true update, which needs the adapter as it was before training (--initial)"
-        );
-        findings.push(whole(FindingKind::ChangedBase, message));
-    }
-    if let Some(key) = config.unread_rank_pattern() {
-        let message = format!("rank_pattern {key:?} was not understood and was not compared");
-        findings.push(whole(FindingKind::RankPatternMismatch, message));
-    }
-    findings.extend(modules.iter().filter_map(|module| {
-        let expected = config.rank(&module.name)?;
-        let found = module.factor_rank()?;
-        if expected == found {
-            return None;
-        }
-        let message = format!("expected rank {expected}, found factors of rank {found}");
-        let values = vec![("expected", expected as f64), ("found", found as f64)];
-        Some(Finding {
-            values,
-            ..Finding::of_module(FindingKind::RankPatternMismatch, &module.name, message)
-        })
-    }));
-    findings
-}
-
-/// Scales that no training that went well is known to have used: not positive, or beyond α/R of
-/// 1/128 (α = 1, R = 128) and 128.
-fn unusual_scale(module: &Module) -> Option<Finding> {
-    let scale = module.scale?;
-    if (1.0 / 128.0..=128.0).contains(&scale) {
-        return None;
-    }
-    let message = format!("the scale {scale:e} is unusual: is alpha right?");
-    Some(Finding {
-        values: vec![("scale", scale)],
-        ..Finding::of_module(FindingKind::UnusualScale, &module.name, message)
-    })
-}
-
-fn remark(module: &Module) -> Option<Finding> {
-    let (kind, message) = match module.remark? {
-        Remark::Directional => (
-            FindingKind::Directional,
-            "DoRA without the base weight (--base): singular values are of s B A, from which the \
-             direction is made, not of the whole update",
-        ),
-        Remark::InputsAssumed => (
-            FindingKind::InputsAssumed,
-            "VeRA without the base weight (--base): the module is taken to have all the inputs of \
-             the shared A",
-        ),
-    };
-    Some(Finding::of_module(kind, &module.name, message))
 }

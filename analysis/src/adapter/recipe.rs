@@ -131,13 +131,20 @@ pub(crate) enum Recipe {
     Directions {
         inside: Box<Recipe>,
         magnitude: String,
-        of_rows: bool,
+        of: Of,
         weight: BaseWeight,
     },
-    /// (IA)³: rows or columns of W multiplied by a vector, less W.
+    /// (IA)³: rows or columns of W multiplied by a vector (or by 1 + the vector), less W.
     Rescaled {
         vector: String,
-        of_rows: bool,
+        is_increase: bool,
+        of: Of,
+        weight: BaseWeight,
+    },
+    /// GLoRA: s·(W·A₁·A₂ + B₁·B₂).
+    Glora {
+        a: (Stored, Stored),
+        b: (Stored, Stored),
         weight: BaseWeight,
     },
     /// The tuned weight less W.
@@ -150,6 +157,15 @@ pub(crate) enum Recipe {
     },
     /// ΔW as it is.
     Difference(Stored),
+}
+
+/// What a vector has a number for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Every row: an output.
+    Rows,
+    /// So many columns: an input, with all of a kernel's window.
+    Columns(usize),
 }
 
 /// One side of a Kronecker product.
@@ -194,6 +210,7 @@ impl Recipe {
             } => (*outputs, *inputs),
             Self::Directions { weight, .. }
             | Self::Rescaled { weight, .. }
+            | Self::Glora { weight, .. }
             | Self::Whole { weight, .. }
             | Self::Tokens { weight, .. } => weight.matrix(),
             Self::Difference(matrix) => (matrix.rows, matrix.columns),
@@ -251,6 +268,11 @@ impl Recipe {
                 names.push(magnitude);
             }
             Self::Rescaled { vector, .. } => names.push(vector),
+            Self::Glora { a, b, .. } => {
+                for one in [&a.0, &a.1, &b.0, &b.1] {
+                    names.push(&one.tensor);
+                }
+            }
             Self::Whole { tuned, .. } | Self::Tokens { tuned, .. } => names.push(&tuned.tensor),
             Self::Difference(matrix) => names.push(&matrix.tensor),
         }
@@ -327,27 +349,29 @@ impl Adapter {
             Recipe::Directions {
                 inside,
                 magnitude,
-                of_rows,
+                of,
                 weight,
             } => {
                 let before = self.base_matrix(weight)?;
+                let inside = self.made(inside, scale)?.to_dense();
                 let magnitude = self.column(magnitude)?;
-                Update::Dense(redirected(
-                    &before,
-                    &self.made(inside, scale)?.to_dense(),
-                    &magnitude,
-                    *of_rows,
-                ))
+                Update::Dense(redirected(&before, &inside, &magnitude, *of))
             }
             Recipe::Rescaled {
                 vector,
-                of_rows,
+                is_increase,
+                of,
                 weight,
             } => {
                 let before = self.base_matrix(weight)?;
-                let change = self.column(vector)? - 1.0;
-                let axis = if *of_rows { Axis(1) } else { Axis(0) };
-                Update::Dense(before * change.insert_axis(axis))
+                let one = if *is_increase { 0.0 } else { 1.0 };
+                Update::Dense(multiplied(before, &(self.column(vector)? - one), *of))
+            }
+            Recipe::Glora { a, b, weight } => {
+                let before = self.base_matrix(weight)?;
+                let (a1, a2) = (self.stored(&a.0)?, self.stored(&a.1)?);
+                let (b1, b2) = (self.stored(&b.0)?, self.stored(&b.1)?);
+                Update::Dense((contracted(&before, &a1.dot(&a2)) + b1.dot(&b2)) * scale)
             }
             Recipe::Whole { tuned, weight } => {
                 Update::Dense(self.stored(tuned)? - self.base_matrix(weight)?)
@@ -419,18 +443,37 @@ fn part(matrix: &Array2<f64>, axis: Axis, range: std::ops::Range<usize>) -> Arra
     matrix.slice_axis(axis, Slice::from(range)).to_owned()
 }
 
-/// DoRA's change of W: every row (or column) of W + V brought to its magnitude, less W.
+/// DoRA's change of W: every row (or input) of W + V brought to its magnitude, less W.
 fn redirected(
     weight: &Array2<f64>,
     inside: &Array2<f64>,
     magnitude: &Array1<f64>,
-    of_rows: bool,
+    of: Of,
 ) -> Array2<f64> {
     let whole = weight + inside;
-    let sums = (&whole * &whole).sum_axis(Axis(if of_rows { 1 } else { 0 }));
-    let factor = magnitude / &sums.mapv(f64::sqrt);
-    let axis = if of_rows { Axis(1) } else { Axis(0) };
-    whole * factor.insert_axis(axis) - weight
+    let squares = &whole * &whole;
+    let sums = match of {
+        Of::Rows => squares.sum_axis(Axis(1)),
+        Of::Columns(window) => {
+            let columns = squares.sum_axis(Axis(0)).to_vec();
+            columns
+                .chunks(window.max(1))
+                .map(|c| c.iter().sum())
+                .collect()
+        }
+    };
+    multiplied(whole, &(magnitude / sums.mapv(f64::sqrt)), of) - weight
+}
+
+/// Every row, or every input's columns, times its number.
+fn multiplied(matrix: Array2<f64>, numbers: &Array1<f64>, of: Of) -> Array2<f64> {
+    match of {
+        Of::Rows => matrix * &numbers.view().insert_axis(Axis(1)),
+        Of::Columns(window) => {
+            let wide = (0..matrix.ncols()).map(|j| numbers[j / window.max(1)]);
+            matrix * &wide.collect::<Array1<f64>>()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -452,11 +495,24 @@ mod tests {
     fn directions_keep_the_magnitude_that_was_trained() {
         let weight = array![[3.0, 0.0], [0.0, 1.0]];
         let inside = array![[0.0, 4.0], [0.0, 0.0]];
-        let change = redirected(&weight, &inside, &array![10.0, 1.0], true);
+        let change = redirected(&weight, &inside, &array![10.0, 1.0], Of::Rows);
         // The first row (3, 4) of length 5 becomes (6, 8).
         assert_eq!(change, array![[3.0, 8.0], [0.0, 0.0]]);
-        let columns = redirected(&weight, &inside, &array![6.0, 17_f64.sqrt()], false);
+        let columns = redirected(
+            &weight,
+            &inside,
+            &array![6.0, 17_f64.sqrt()],
+            Of::Columns(1),
+        );
         assert_eq!(columns, array![[3.0, 4.0], [0.0, 0.0]]);
+        // Both columns belong to one input: all of (3, 4, 0, 1) is doubled.
+        let window = redirected(
+            &weight,
+            &inside,
+            &array![2.0 * 26_f64.sqrt()],
+            Of::Columns(2),
+        );
+        assert_eq!(window, array![[3.0, 8.0], [0.0, 1.0]]);
     }
 
     #[test]

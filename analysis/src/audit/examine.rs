@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::discovery::Candidate;
 use super::record::{
-    AdapterAudit, Audit, Finding, FindingKind, ModuleAudit, Refused, Spectrum, Summary,
+    AdapterAudit, Audit, Finding, FindingKind, Method, ModuleAudit, Refused, Spectrum, Summary,
 };
 use super::{AuditOptions, first_number};
-use crate::adapter::{Adapter, Beside, Module};
+use crate::adapter::{Adapter, Beside, Module, Remark};
 use crate::product::Directions;
 use crate::{Error, TauRule, measures, orthogonality};
 
@@ -109,6 +109,7 @@ fn measured(
         method: module.method,
         shape: module.shape,
         rank_budget: module.rank,
+        parameters: module.parameters,
         scale: module.scale.unwrap_or(1.0),
         scaled: module.scale.is_some(),
         spectrum,
@@ -157,7 +158,13 @@ fn remarkable(module: &Module, spectrum: &Spectrum, directions: &[f64]) -> Vec<F
         findings.push(finding(FindingKind::CollapsedDirection, message, values));
     }
     let budget = module.rank.min(module.shape.0).min(module.shape.1);
-    if 2 * m.energy_rank_99 < budget {
+    // Only factors are a budget that somebody chose.
+    let is_chosen = match module.method {
+        Method::Full | Method::Ia3 | Method::Glora | Method::Tokens => false,
+        Method::Dora => module.remark == Some(Remark::Directional),
+        Method::Lora | Method::Adalora | Method::Loha | Method::Lokr | Method::Vera => true,
+    };
+    if is_chosen && 2 * m.energy_rank_99 < budget {
         let message = format!("{energy_rank} of {budget} directions hold 99 % of the energy");
         let values = vec![
             ("rank_budget", budget as f64),

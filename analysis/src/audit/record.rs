@@ -98,6 +98,8 @@ pub enum Method {
     Loha,
     /// A Kronecker product.
     Lokr,
+    /// A product that is multiplied to the weight and one that is added.
+    Glora,
     /// Trained vectors between random matrices.
     Vera,
     /// The rows or columns multiplied by a vector.
@@ -123,6 +125,8 @@ pub struct ModuleAudit {
     pub shape: (usize, usize),
     /// R, the rank that the factors allow (of LoHa R², of an update without factors its smaller side).
     pub rank_budget: usize,
+    /// The numbers that were trained for it.
+    pub parameters: usize,
     /// What B A is multiplied with.
     pub scale: f64,
     /// Whether the scale is known; if not, singular values are of B A.
@@ -178,12 +182,10 @@ impl Serialize for ModuleAudit {
         let spectrum = self.spectrum.as_ref();
         let m = spectrum.map(|s| &s.measures);
         let o = spectrum.map(|s| &s.orthogonality);
-        let mut row = serializer.serialize_struct("ModuleAudit", 27)?;
+        let mut row = serializer.serialize_struct("ModuleAudit", 28)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("kind", &self.kind)?;
-        row.serialize_field("method", &self.method)?;
         row.serialize_field("layer", &self.layer)?;
-        row.serialize_field("role", &self.role())?;
         row.serialize_field("shape", &self.shape)?;
         row.serialize_field("rank_budget", &self.rank_budget)?;
         row.serialize_field("scale", &self.scale)?;
@@ -212,6 +214,9 @@ impl Serialize for ModuleAudit {
         row.serialize_field("orthogonality_floor", &o.map(|o| o.floor))?;
         row.serialize_field("orthogonality_excess", &o.map(|o| o.excess))?;
         row.serialize_field("orthogonality_side", &o.map(|o| o.side))?;
+        row.serialize_field("method", &self.method)?;
+        row.serialize_field("role", &self.role())?;
+        row.serialize_field("parameters", &self.parameters)?;
         row.end()
     }
 }
@@ -344,7 +349,7 @@ pub struct Summary {
     pub non_finite: usize,
     /// Σ R.
     pub rank_budget: usize,
-    /// Σ R(rows + columns): the numbers in the factors.
+    /// The numbers that were trained.
     pub parameters: usize,
     /// Every measure by name, over the modules that have it.
     #[serde(serialize_with = "as_map")]

@@ -64,13 +64,12 @@ impl Summary {
             measures,
             ..
         } = Group::new(&modules.iter().collect::<Vec<_>>());
-        let size = |module: &ModuleAudit| module.rank_budget * (module.shape.0 + module.shape.1);
         Self {
             modules: modules.len(),
             zero_updates,
             non_finite,
             rank_budget,
-            parameters: modules.iter().map(size).sum(),
+            parameters: modules.iter().map(|module| module.parameters).sum(),
             measures,
             by_kind: Group::by(modules, |module| Some(module.kind.name())),
             by_layer: Group::by(modules, |module| module.layer),

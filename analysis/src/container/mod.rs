@@ -68,6 +68,20 @@ pub(crate) struct Container {
     path: PathBuf,
     files: Vec<Source>,
     tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// What the beginning of one file tells.
+struct Contents {
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl From<BTreeMap<String, TensorInfo>> for Contents {
+    fn from(tensors: BTreeMap<String, TensorInfo>) -> Self {
+        let metadata = BTreeMap::new();
+        Self { tensors, metadata }
+    }
 }
 
 impl Container {
@@ -101,9 +115,13 @@ impl Container {
     }
 
     fn of_files(path: &Path, files: Vec<Source>) -> Result<Self, Error> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
         for (number, source) in files.iter().enumerate() {
-            let mut of_file = examined(source)?;
+            let Contents {
+                tensors: mut of_file,
+                metadata: texts,
+            } = examined(source)?;
+            metadata.extend(texts);
             of_file.values_mut().for_each(|tensor| tensor.file = number);
             if number == 0 {
                 tensors = of_file;
@@ -127,6 +145,7 @@ impl Container {
             path: path.to_path_buf(),
             files,
             tensors,
+            metadata,
         })
     }
 
@@ -140,6 +159,11 @@ impl Container {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file says of itself beside its tensors, as far as it matters here.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// All tensors by name.
@@ -187,7 +211,7 @@ impl Container {
 }
 
 /// The tensors of one file, by the kind that its beginning shows.
-fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
+fn examined(source: &Source) -> Result<Contents, Error> {
     let mut beginning = [0; 64];
     let known = &mut beginning[..source.size().min(64) as usize];
     source.fill(known, 0)?;
@@ -200,10 +224,10 @@ fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
     }
     // A header of 640 bytes begins like a pickle: where an object follows the length, it is one.
     if known.get(8) == Some(&b'{') && known[4..8] == [0; 4] {
-        return safetensors::tensors(source);
+        return safetensors::read(source);
     }
     if known.starts_with(b"PK\x03\x04") || known.starts_with(b"PK\x05\x06") {
-        return torch::archived(source);
+        return torch::archived(source).map(Contents::from);
     }
     // Protocols 2 to 5: the older ones are text.
     if known[0] == 0x80
@@ -211,11 +235,11 @@ fn examined(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
             .get(1)
             .is_some_and(|protocol| (2..=5).contains(protocol))
     {
-        return torch::sequence(source);
+        return torch::sequence(source).map(Contents::from);
     }
     match impostor(known) {
         Some(what) => whole(what),
-        None => safetensors::tensors(source),
+        None => safetensors::read(source),
     }
 }
 

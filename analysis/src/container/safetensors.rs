@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::source::Source;
-use super::{Place, TensorInfo};
+use super::{Contents, Place, TensorInfo};
 use crate::Error;
 
 const LENGTH_BYTES: u64 = 8;
@@ -20,12 +20,15 @@ const LENGTH_BYTES: u64 = 8;
 /// The limit of the safetensors library; real headers are a few hundred kilobytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
+/// Entries of the metadata that say something about the tensors; trainers keep megabytes of others.
+const KEPT_METADATA: [&str; 1] = ["lora_adapter_metadata"];
+
 /// As many as PyTorch allows.
 pub(super) const MOST_DIMENSIONS: usize = 64;
 
 /// Reads the header and checks that it fits into the file, names no tensor twice, and that the
 /// tensors have their shapes' lengths and cover the data exactly, one after the other.
-pub(super) fn tensors(source: &Source) -> Result<BTreeMap<String, TensorInfo>, Error> {
+pub(super) fn read(source: &Source) -> Result<Contents, Error> {
     let size = source.size();
     if size < LENGTH_BYTES {
         let expected = "safetensors or a PyTorch state dict";
@@ -44,7 +47,10 @@ pub(super) fn tensors(source: &Source) -> Result<BTreeMap<String, TensorInfo>, E
     let header: Header = serde_json::from_slice(&header).map_err(|error| {
         source.wrong("header", "JSON that describes tensors", error.to_string())
     })?;
-    placed(source, header.0, data)
+    Ok(Contents {
+        tensors: placed(source, header.tensors, data)?,
+        metadata: header.metadata,
+    })
 }
 
 /// Checks every tensor's range and moves it from the data's beginning to the file's.
@@ -105,7 +111,10 @@ pub(super) fn bits(dtype: Dtype, shape: &[usize]) -> Option<u64> {
 }
 
 /// The entries by name, places counted from the data's beginning.
-struct Header(BTreeMap<String, TensorInfo>);
+struct Header {
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,11 +141,11 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut tensors = BTreeMap::new();
+                let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     let named = |error: A::Error| A::Error::custom(format!("{name}: {error}"));
                     if name == "__metadata__" {
-                        map.next_value::<Metadata>().map_err(named)?;
+                        metadata = map.next_value::<Metadata>().map_err(named)?.0;
                         continue;
                     }
                     let entry: TensorEntry = map.next_value().map_err(named)?;
@@ -159,7 +168,7 @@ impl<'de> Deserialize<'de> for Header {
                         }
                     }
                 }
-                Ok(Header(tensors))
+                Ok(Header { tensors, metadata })
             }
         }
 
@@ -196,8 +205,8 @@ impl<'de> Deserialize<'de> for Shape {
     }
 }
 
-/// `__metadata__`: texts by name.
-struct Metadata;
+/// `__metadata__`: the [kept](KEPT_METADATA) texts by name.
+struct Metadata(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -211,8 +220,15 @@ impl<'de> Deserialize<'de> for Metadata {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                while map.next_entry::<Text, Text>()?.is_some() {}
-                Ok(Metadata)
+                let mut kept = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if KEPT_METADATA.contains(&name.as_str()) {
+                        kept.insert(name, map.next_value()?);
+                    } else {
+                        map.next_value::<Text>()?;
+                    }
+                }
+                Ok(Metadata(kept))
             }
         }
 
