@@ -37,7 +37,11 @@ pub use audit::{
     Refused, Spectrum, Summary, audit,
 };
 pub use error::Error;
-pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
+pub use link::{
+    Association, Correlation, Influence, Interval, Observation, Partial, Permutation, Sample, Unit,
+    associate, correlate, holm, kendall_tau_b, leave_one_out, partial_kendall, partial_spearman,
+    permutation_p, smallest_significant, spearman,
+};
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;

@@ -10,9 +10,12 @@
 //! ```
 
 mod banking77;
+mod csv;
 mod error;
 mod features;
 mod files;
+mod json;
+mod rows;
 mod stream;
 mod table;
 mod text;
@@ -24,5 +27,5 @@ pub use files::{
     create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
 };
 pub use stream::stream;
-pub use table::{Column, Table};
+pub use table::{Column, ColumnKind, Table};
 pub use text::TextTable;
