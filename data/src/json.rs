@@ -21,7 +21,7 @@ pub(crate) fn read(origin: &Path, bytes: &[u8]) -> Result<Table, Error> {
         // What Python's json module writes although JSON has no such numbers.
         let line = text.lines().nth(error.line().saturating_sub(1));
         let rest = line.and_then(|line| line.get(error.column().saturating_sub(1)..));
-        let mut words = ["NaN", "Infinity", "-Infinity"].into_iter();
+        let mut words = ["NaN", "Infinity"].into_iter();
         if let Some(word) = words.find(|word| rest.is_some_and(|rest| rest.starts_with(word))) {
             found = format!("{word}, which JSON lacks (null is nothing)");
         }
@@ -304,7 +304,7 @@ mod tests {
                 "record 3, key \"a\": expected a text as before, found 1",
             ),
             ("[{\"a\": NaN}]", "found NaN, which JSON lacks"),
-            ("[{\"a\": -Infinity}]", "found -Infinity, which JSON lacks"),
+            ("[{\"a\": -Infinity}]", "found Infinity, which JSON lacks"),
             ("[1]", "invalid type: integer `1`, expected an object"),
             ("7", "expected an object"),
             ("[{\"\": 1}]", "expected a name"),
