@@ -40,7 +40,11 @@ pub use audit::{
     ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
 };
 pub use error::Error;
-pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
+pub use link::{
+    Association, Correlation, Influence, Interval, Observation, Partial, Permutation, Sample, Unit,
+    associate, correlate, holm, kendall_tau_b, leave_one_out, partial_kendall, partial_spearman,
+    permutation_p, smallest_significant, spearman,
+};
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;

@@ -4,7 +4,9 @@ mod compare;
 mod drawing;
 mod findings;
 mod link;
+mod metrics;
 mod pair;
+mod rank_link;
 mod recipe;
 mod records;
 mod report;
@@ -16,7 +18,15 @@ pub use compare::{Comparison, Difference, Row, compare};
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
 pub use link::{Link, RANK_MEASURES, link};
+pub use metrics::{
+    AdapterRanks, Aggregate, Join, Joined, MetricColumns, Outcome, adapter_ranks, join,
+    metrics_from_runs,
+};
 pub use pair::{pair_cells, pair_chart, pair_findings, pair_table};
+pub use rank_link::{
+    MeasureLink, RankLink, link_sentences, rank_link, rank_link_cells, rank_link_chart,
+    rank_link_outcome_chart, rank_link_table,
+};
 pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
