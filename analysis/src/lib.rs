@@ -31,10 +31,11 @@ mod measures;
 mod pair;
 mod peft;
 mod product;
+mod rule;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Kind, ModuleAudit,
-    Refused, Spectrum, Summary, audit,
+    QUANTITIES, Quantity, Refused, Spectrum, Summary, audit,
 };
 pub use error::Error;
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
@@ -42,3 +43,4 @@ pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, or
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
 pub use product::product_singular_values;
+pub use rule::{FailingModule, Rule, Violation};

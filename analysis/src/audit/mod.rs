@@ -5,7 +5,10 @@
 //! measured in parallel, each on one thread, so the numbers do not depend on how many there are.
 
 mod discovery;
+mod names;
+mod quantity;
 mod record;
+mod role;
 mod summary;
 
 use std::cmp::Ordering;
@@ -16,6 +19,7 @@ use rayon::prelude::*;
 use crate::adapter::{Adapter, Module};
 use crate::{Error, Side, TauRule, measures, orthogonality, product_singular_values};
 use discovery::Candidate;
+pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Kind, ModuleAudit, Refused, Spectrum,
     Summary,

@@ -1,7 +1,7 @@
 //! What an audit says, and its machine-readable form: the names and the order here are the format's.
 
 use serde::ser::{SerializeMap, SerializeStruct};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Measures, Orthogonality, Side, orthogonality};
 
@@ -43,7 +43,7 @@ pub struct AdapterAudit {
 }
 
 /// The kind of layer that an update belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Weight outputs × inputs.
@@ -168,7 +168,7 @@ impl Finding {
 }
 
 /// The kinds of findings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// ΔW = 0: the module does nothing.
