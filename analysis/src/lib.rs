@@ -35,7 +35,7 @@ mod rule;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Kind, ModuleAudit,
-    QUANTITIES, Quantity, Refused, Spectrum, Summary, audit,
+    QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, role,
 };
 pub use error::Error;
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};

@@ -24,6 +24,7 @@ pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Kind, ModuleAudit, Refused, Spectrum,
     Summary,
 };
+pub use role::role;
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.

@@ -11,7 +11,13 @@ impl ModuleAudit {
     }
 }
 
-fn role(name: &str) -> String {
+/// A name without its numbers: see [`ModuleAudit::role`].
+///
+/// ```
+/// use rankwise_analysis::role;
+/// assert_eq!(role("model.layers.10.self_attn.q_proj"), "model.layers.self_attn.q_proj");
+/// ```
+pub fn role(name: &str) -> String {
     let separator = if name.contains('.') { "." } else { "_" };
     let is_number =
         |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -92,13 +92,13 @@ pub(super) fn check(rule: &Rule, condition: &Condition, audit: &Audit) -> Vec<Vi
 
 fn violation(rule: &Rule, condition: &Condition, place: &Place<'_>) -> Option<Violation> {
     let mut trace = Trace::default();
-    let fails = if condition.scope() == Scope::Module {
-        let known = place.settled(condition, &mut trace);
+    let known = place.settled(condition, &mut trace);
+    // Where there are no modules, what depends on one is missing.
+    let fails = if condition.scope() == Scope::Module && !place.modules().is_empty() {
         let failing = place.where_true(&known);
         trace.add_modules(condition, &failing);
         !failing.is_empty()
     } else {
-        let known = place.settled(condition, &mut trace);
         place.condition(&known, None) == Some(true)
     };
     fails.then(|| Violation {
