@@ -33,11 +33,12 @@ mod measures;
 mod pair;
 mod peft;
 mod product;
+mod rule;
 mod update;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
-    ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
+    ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
 pub use error::Error;
 pub use link::{
@@ -49,3 +50,4 @@ pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, or
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
 pub use product::product_singular_values;
+pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};

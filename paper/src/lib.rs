@@ -1,5 +1,6 @@
 //! The paper's experiments: recipes, their records, tables, figures and the report.
 
+mod audit;
 mod compare;
 mod drawing;
 mod findings;
@@ -14,6 +15,10 @@ mod reproduce;
 mod tables;
 mod theory;
 
+pub use audit::{
+    PageHead, audit_cells, audit_page, audit_summary_cells, audit_table, audit_text,
+    findings_table, overview_cells, overview_text, pair_page, refused_table,
+};
 pub use compare::{Comparison, Difference, Row, compare};
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
@@ -31,9 +36,8 @@ pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
 pub use tables::{
-    Cells, audit_cells, audit_summary_cells, comparison_cells, counterexample_cells, link_cells,
-    random_cells, run_cells, text_table, theory_cells, theory_summary_cells,
-    violates_a_proved_bound,
+    Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells, text_table,
+    theory_cells, theory_summary_cells, violates_a_proved_bound,
 };
 pub use theory::{
     ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,

@@ -6,7 +6,10 @@
 
 mod discovery;
 mod examine;
+mod names;
+mod quantity;
 mod record;
+mod role;
 mod summary;
 
 use std::cmp::Ordering;
@@ -15,10 +18,12 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::{Error, Side, TauRule};
+pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,
 };
+pub use role::role;
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.
