@@ -165,8 +165,13 @@ fn plain(out: &mut String, table: &Plain, id: &str) -> std::fmt::Result {
         out,
         "<div class=\"wide\"><table id=\"{id}\" class=\"plain\"><thead><tr>"
     )?;
-    for cell in &table.header {
-        write!(out, "<th scope=\"col\">{}</th>", escape(cell))?;
+    for (column, name) in table.header.iter().enumerate() {
+        let first = table.rows.first().map(|row| &row[column]);
+        let class = match first {
+            Some(Cell::Number(_)) => "",
+            _ => " class=\"t\"",
+        };
+        write!(out, "<th scope=\"col\"{class}>{}</th>", escape(name))?;
     }
     out.push_str("</tr></thead><tbody>\n");
     for row in &table.rows {
