@@ -37,7 +37,9 @@ pub(super) fn html(page: &Page<'_>) -> anyhow::Result<String> {
     for note in &page.notes {
         writeln!(out, "<p>{}</p>", escape(note))?;
     }
-    findings(&mut out, &page.findings)?;
+    if let Some(own) = &page.findings {
+        findings(&mut out, own)?;
+    }
     if let Some(overview) = &page.overview {
         out.push_str(
             "<h2>Overview</h2>\n<div class=\"controls\" hidden><label>Filter <input type=\"search\" \
