@@ -87,7 +87,7 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
         head,
         notes: vec![summary],
         overview: (adapters.len() > 1).then(|| overview(adapters, &titles)),
-        findings: findings(adapters, &titles),
+        findings: Some(findings(adapters, &titles)),
         columns: columns.collect(),
         groups: groups
             .map(|(adapter, title)| group(adapter, title))

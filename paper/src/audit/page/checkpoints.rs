@@ -137,7 +137,7 @@ pub fn pair_page(audit: &PairAudit, head: &PageHead) -> Result<String> {
         head,
         notes: pair_findings(audit),
         overview: None,
-        findings: Vec::new(),
+        findings: None,
         columns,
         groups,
         refused: Plain {

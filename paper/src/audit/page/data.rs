@@ -82,7 +82,7 @@ pub(super) fn json(page: &Page<'_>) -> Result<String, serde_json::Error> {
     let groups = groups.map(|group| group_data(group, page.columns.len(), &mut strings));
     let groups = groups.collect();
     let mut findings = BTreeMap::new();
-    for own in &page.findings {
+    for own in page.findings.iter().flatten() {
         let others = own.rows.iter().skip(FINDINGS_AT_ONCE);
         let others: Vec<Vec<usize>> = others
             .map(|row| row.iter().map(|text| strings.number(text)).collect())

@@ -37,7 +37,9 @@ pub(super) fn html(page: &Page<'_>) -> anyhow::Result<String> {
     for note in &page.notes {
         writeln!(out, "<p>{}</p>", escape(note))?;
     }
-    findings(&mut out, &page.findings)?;
+    if let Some(own) = &page.findings {
+        findings(&mut out, own)?;
+    }
     if let Some(overview) = &page.overview {
         out.push_str(
             "<h2>Overview</h2>\n<div class=\"controls\" hidden><label>Filter <input type=\"search\" \
@@ -165,8 +167,13 @@ fn plain(out: &mut String, table: &Plain, id: &str) -> std::fmt::Result {
         out,
         "<div class=\"wide\"><table id=\"{id}\" class=\"plain\"><thead><tr>"
     )?;
-    for cell in &table.header {
-        write!(out, "<th scope=\"col\">{}</th>", escape(cell))?;
+    for (column, name) in table.header.iter().enumerate() {
+        let first = table.rows.first().map(|row| &row[column]);
+        let class = match first {
+            Some(Cell::Number(_)) => "",
+            _ => " class=\"t\"",
+        };
+        write!(out, "<th scope=\"col\"{class}>{}</th>", escape(name))?;
     }
     out.push_str("</tr></thead><tbody>\n");
     for row in &table.rows {

@@ -9,7 +9,8 @@ pub(super) struct Page<'a> {
     pub notes: Vec<String>,
     /// One row a group, if there are several.
     pub overview: Option<Plain>,
-    pub findings: Vec<Findings>,
+    /// `None` where none are looked for.
+    pub findings: Option<Vec<Findings>>,
     pub columns: Vec<PageColumn>,
     pub groups: Vec<Group>,
     /// What could not be audited.

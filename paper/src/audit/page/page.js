@@ -34,6 +34,7 @@
     const i = Math.min(Math.floor(place), VIRIDIS.length - 2);
     return VIRIDIS[i].map((low, c) => Math.round(low + (place - i) * (VIRIDIS[i + 1][c] - low)));
   };
+  const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
   const css = (color) => `rgb(${color.join(",")})`;
   const indexOf = (id) => columns.findIndex((column) => column.id === id);
   const cell = (group, c, row) => {
@@ -185,11 +186,13 @@
       }
       const share = layers.length > 1 ? layers.indexOf(layer) / (layers.length - 1) : 0.4;
       const own = shown.length < 60 ? 0.75 : 0.4;
-      svg.append(draw("path", { d: path, fill: "none", stroke: css(viridis(share * 0.9)), "stroke-opacity": own }));
+      // Viridis's dark end does not show on a dark page, nor its light end on a light one.
+      const tone = isDark() ? 0.3 + 0.7 * share : 0.9 * share;
+      svg.append(draw("path", { d: path, fill: "none", stroke: css(viridis(tone)), "stroke-opacity": own }));
       if (floors) svg.append(draw("path", { d: floors, class: "floor", "stroke-opacity": 0.5 }));
     }
     const note = [`${shown.length} of ${rows.length} shown; layers:`];
-    return [svg, make("div", { class: "legend" }, note[0], make("span", {}, String(layers[0] ?? "–")), make("span", { class: "ramp" }), make("span", {}, String(layers[layers.length - 1] ?? "–")), group.floor ? "dashed: the rounding's floor" : "")];
+    return [svg, make("div", { class: "legend" }, note[0], make("span", {}, String(layers[0] ?? "–")), make("span", { class: isDark() ? "ramp light" : "ramp dark" }), make("span", {}, String(layers[layers.length - 1] ?? "–")), group.floor ? "dashed: the rounding's floor" : "")];
   };
 
   const moduleTable = (group, rows, count) => {
@@ -208,8 +211,8 @@
         document.querySelector(`#group-${index} th[data-id="${column.id}"] button`)?.focus();
       });
       head.append(th);
+      if (column === columns[0]) head.append(make("th", { scope: "col", class: "t" }, data.curve));
     });
-    head.append(make("th", { scope: "col", class: "t" }, data.curve));
     const body = make("tbody");
     const more = make("button", { type: "button", class: "more" });
     const add = (from, to) => {
@@ -221,8 +224,8 @@
           const td = make("td", { class: c === 0 ? "name" : column.text ? "t" : "" }, text);
           if (c === 0) td.title = value;
           line.append(td);
+          if (c === 0) line.append(make("td", {}, mini(group, row)));
         });
-        line.append(make("td", {}, mini(group, row)));
         body.append(line);
       }
       more.textContent = `${Math.min(to, rows.length)} of ${rows.length} shown: show more`;
