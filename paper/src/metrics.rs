@@ -322,7 +322,8 @@ fn outcomes(
             .flatten()
             .any(|other| *other == name);
         if is_setting || is_measure || is_covariate {
-            if !taken.contains(&Some(&name)) && columns.metrics.is_none() {
+            let is_role = taken.contains(&Some(&name)) || name == "seed";
+            if !is_role && columns.metrics.is_none() {
                 notes.push(format!(
                     "Column `{name}` is no outcome: a setting or a measure of rank."
                 ));
@@ -372,10 +373,14 @@ fn outcomes(
         name,
     };
     let outcomes = match &columns.metrics {
-        None => gaps
-            .into_iter()
-            .chain(found.into_iter().map(plain))
-            .collect(),
+        None => {
+            // What was trained for says the least about generalisation: it comes last.
+            let (train, other): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .partition(|name| name.starts_with("train_"));
+            let columns = other.into_iter().chain(train).map(plain);
+            gaps.into_iter().chain(columns).collect()
+        }
         Some(wanted) => wanted
             .iter()
             .map(|name| match gaps.iter().find(|gap| gap.name == *name) {
