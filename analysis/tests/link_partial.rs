@@ -157,7 +157,7 @@ fn critical_values_are_zars() {
         assert!((found - rho).abs() < tolerance, "{n}: {found}");
     }
     assert!((0..5).all(|n| smallest_significant(n).is_none()));
-    let verdict = Sample::new(6, 6, 0).verdict("adapters");
+    let verdict = Sample::new(6, 6).verdict("adapters");
     assert!(
         verdict.contains("too few") && verdict.contains("|ρ| ≥ 0.89"),
         "{verdict}"

@@ -5,6 +5,7 @@ mod compare;
 mod drawing;
 mod findings;
 mod link;
+mod matching;
 mod metrics;
 mod pair;
 mod rank_link;

@@ -1,7 +1,7 @@
 //! Adapters' rank measures joined with a table of their train and test metrics.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rankwise_analysis::{AdapterAudit, Distribution};
@@ -9,6 +9,7 @@ use rankwise_data::{Column, ColumnKind, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::link::RANK_MEASURES;
+use crate::matching::matches;
 use crate::records::Run;
 
 /// Columns that may name the adapter, the first that is there.
@@ -322,7 +323,8 @@ fn outcomes(
             .flatten()
             .any(|other| *other == name);
         if is_setting || is_measure || is_covariate {
-            if !taken.contains(&Some(&name)) && columns.metrics.is_none() {
+            let is_role = taken.contains(&Some(&name)) || name == "seed";
+            if !is_role && columns.metrics.is_none() {
                 notes.push(format!(
                     "Column `{name}` is no outcome: a setting or a measure of rank."
                 ));
@@ -372,10 +374,14 @@ fn outcomes(
         name,
     };
     let outcomes = match &columns.metrics {
-        None => gaps
-            .into_iter()
-            .chain(found.into_iter().map(plain))
-            .collect(),
+        None => {
+            // What was trained for says the least about generalisation: it comes last.
+            let (train, other): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .partition(|name| name.starts_with("train_"));
+            let columns = other.into_iter().chain(train).map(plain);
+            gaps.into_iter().chain(columns).collect()
+        }
         Some(wanted) => wanted
             .iter()
             .map(|name| match gaps.iter().find(|gap| gap.name == *name) {
@@ -393,91 +399,6 @@ fn outcomes(
         }
     }
     Ok((outcomes, values))
-}
-
-/// Rows and the adapters that they name, one each; the rest goes to `notes`.
-fn matches(
-    ranks: &[AdapterRanks],
-    keys: &[String],
-    notes: &mut Vec<String>,
-) -> Vec<(usize, usize)> {
-    let paths: Vec<Vec<String>> = ranks.iter().map(|ranks| parts(&ranks.path)).collect();
-    let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (row, key) in keys.iter().enumerate() {
-        let name = || format!("row {} (`{key}`)", row + 1);
-        match &candidates(&paths, &parts(key))[..] {
-            [] => notes.push(format!("No adapter for {}.", name())),
-            [adapter] => rows_of.entry(*adapter).or_default().push(row),
-            several => {
-                let found: Vec<&str> = several.iter().map(|&i| ranks[i].path.as_str()).collect();
-                notes.push(format!(
-                    "Left out: {} fits {} adapters: {}.",
-                    name(),
-                    several.len(),
-                    found.join(", ")
-                ));
-            }
-        }
-    }
-    for (adapter, ranks) in ranks.iter().enumerate() {
-        match rows_of.get(&adapter).map(Vec::as_slice) {
-            None => notes.push(format!("No row for the adapter {}.", ranks.path)),
-            Some([_]) => {}
-            Some(rows) => {
-                let rows: Vec<String> = rows.iter().map(|row| (row + 1).to_string()).collect();
-                notes.push(format!(
-                    "Left out: rows {} all name the adapter {}.",
-                    rows.join(", "),
-                    ranks.path
-                ));
-            }
-        }
-    }
-    let single = rows_of.into_iter().filter(|(_, rows)| rows.len() == 1);
-    let mut matched: Vec<(usize, usize)> =
-        single.map(|(adapter, rows)| (rows[0], adapter)).collect();
-    matched.sort_unstable();
-    matched
-}
-
-fn candidates(paths: &[Vec<String>], key: &[String]) -> Vec<usize> {
-    if key.is_empty() {
-        return Vec::new();
-    }
-    fn stem(parts: &[String]) -> Option<&str> {
-        Path::new(parts.last()?).file_stem()?.to_str()
-    }
-    let rules: [&dyn Fn(&[String]) -> bool; 4] = [
-        &|path| path == key,
-        &|path| path.ends_with(key) || (!path.is_empty() && key.ends_with(path)),
-        &|path| key.len() == 1 && stem(path).is_some_and(|stem| Some(stem) == stem_of(key)),
-        &|path| path.windows(key.len()).any(|window| window == key),
-    ];
-    fn stem_of(key: &[String]) -> Option<&str> {
-        stem(key)
-    }
-    for rule in rules {
-        let fitting: Vec<usize> = (0..paths.len()).filter(|&i| rule(&paths[i])).collect();
-        if !fitting.is_empty() {
-            return fitting;
-        }
-    }
-    Vec::new()
-}
-
-/// The components of a path without `.` and a weight file's name.
-fn parts(path: &str) -> Vec<String> {
-    let trimmed = path.trim();
-    let components = Path::new(trimmed).components();
-    let mut parts: Vec<String> = components
-        .filter(|part| !matches!(part, Component::CurDir))
-        .map(|part| part.as_os_str().to_string_lossy().into_owned())
-        .collect();
-    let is_weights = |name: &String| name.starts_with("adapter_model.");
-    if parts.len() > 1 && parts.last().is_some_and(is_weights) {
-        parts.pop();
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -101,12 +101,9 @@ pub fn associate(
         clusters.resampled(resamples, rng, |sample| statistics(sample).1);
     let correlation =
         bootstrap::correlation(observations, &clusters, resamples, spearmans, kendalls);
-    let held = partial.map_or(0, |partial| {
-        observations.len() - 2 - partial.degrees_of_freedom
-    });
     let (without_each, without_each_configuration) = leave_one_out(observations);
     Association {
-        sample: Sample::new(observations.len(), correlation.configurations, held),
+        sample: Sample::new(observations.len(), correlation.configurations),
         correlation,
         partial,
         partial_interval: partial.and_then(|_| interval(partials)),

@@ -36,12 +36,12 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Of so many observations in so many configurations, with covariates held fixed.
-    pub fn new(observations: usize, configurations: usize, covariates: usize) -> Self {
+    /// Of so many observations in so many configurations.
+    pub fn new(observations: usize, configurations: usize) -> Self {
         Self {
             observations,
             independent: configurations,
-            smallest_significant: smallest_significant(configurations.saturating_sub(covariates)),
+            smallest_significant: smallest_significant(configurations),
             is_too_small: observations < FEWEST_OBSERVATIONS
                 || configurations < FEWEST_CONFIGURATIONS
                 || smallest_significant(configurations).is_none(),

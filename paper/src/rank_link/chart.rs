@@ -1,4 +1,5 @@
 use anyhow::{Result, bail};
+use rankwise_analysis::Interval;
 use rankwise_figures::{Figure, Group, Marker, PALETTE, Scatter, scatter_grid};
 
 use super::{MeasureLink, RankLink};
@@ -16,19 +17,19 @@ const MARKERS: [Marker; 5] = [
     Marker::Cross,
 ];
 
-/// Three rank measures against the first five outcomes, one point an adapter, ρ and its interval in
+/// Three rank measures against the first five outcomes, train metrics only if there is nothing else, one
+/// point an adapter, ρ and its interval in
 /// every title.
 ///
 /// # Errors
 /// If no adapter has both.
 pub fn rank_link_chart(record: &RankLink) -> Result<Figure> {
-    let outcomes: Vec<&str> = record
-        .join
-        .outcomes
-        .iter()
-        .map(|outcome| outcome.name.as_str())
-        .take(MOST_OUTCOMES)
-        .collect();
+    let all = record.join.outcomes.iter();
+    let mut outcomes: Vec<&str> = all.map(|outcome| outcome.name.as_str()).collect();
+    if outcomes.iter().any(|name| !name.starts_with("train_")) {
+        outcomes.retain(|name| !name.starts_with("train_"));
+    }
+    outcomes.truncate(MOST_OUTCOMES);
     let is_shown = |link: &&MeasureLink| {
         OVERVIEW.contains(&link.measure.as_str()) && outcomes.contains(&link.outcome.as_str())
     };
@@ -57,8 +58,8 @@ fn draw(record: &RankLink, links: &[&MeasureLink]) -> Result<Figure> {
             labels.push(&adapter.label);
         }
     }
-    // More kinds than colours could not be told apart.
-    let is_grouped = labels.len() <= PALETTE.len();
+    // More kinds than colours could not be told apart, and one needs no legend.
+    let is_grouped = (2..=PALETTE.len()).contains(&labels.len());
     let charts: Vec<Scatter> = links
         .iter()
         .filter(|link| !link.used.is_empty())
@@ -104,21 +105,14 @@ fn chart(record: &RankLink, link: &MeasureLink, labels: &[&str]) -> Scatter {
     };
     let c = &link.association.correlation;
     let title = match (c.spearman, c.spearman_interval) {
-        (Some(rho), Some(i)) => format!("ρ = {rho:.2} [{:.2}, {:.2}]", i.low, i.high),
-        (Some(rho), None) => format!("ρ = {rho:.2}"),
+        (Some(rho), Some(interval)) => format!("ρ = {}", with_interval(rho, interval)),
+        (Some(rho), None) => format!("ρ = {}", signed(rho)),
         (None, _) => "no correlation: one side is constant".to_owned(),
     };
-    let partial = link
-        .association
-        .partial
-        .zip(link.association.partial_interval);
     let mut note = format!("n = {}", c.observations);
-    if let Some((partial, i)) = partial {
-        let given = link.covariates.join(", ").replace('_', " ");
-        note += &format!(
-            "; given {given}: {:.2} [{:.2}, {:.2}]",
-            partial.rho, i.low, i.high
-        );
+    let a = &link.association;
+    if let Some((partial, interval)) = a.partial.zip(a.partial_interval) {
+        note += &format!("; partial ρ = {}", with_interval(partial.rho, interval));
     }
     Scatter {
         title,
@@ -128,4 +122,14 @@ fn chart(record: &RankLink, link: &MeasureLink, labels: &[&str]) -> Scatter {
         note: Some(note),
         ..Scatter::default()
     }
+}
+
+fn with_interval(rho: f64, interval: Interval) -> String {
+    let (low, high) = (signed(interval.low), signed(interval.high));
+    format!("{} [{low}, {high}]", signed(rho))
+}
+
+/// Two decimals behind a true minus sign.
+fn signed(value: f64) -> String {
+    format!("{value:.2}").replace('-', "−")
 }

@@ -36,6 +36,19 @@ pub fn link_sentences(record: &RankLink) -> Vec<String> {
             capital(&name),
             sample.verdict("adapters")
         ));
+        let mut missing: Vec<&str> = Vec::new();
+        for key in defined.iter().flat_map(|link| &link.missing) {
+            if !missing.contains(&key.as_str()) {
+                missing.push(key);
+            }
+        }
+        if !missing.is_empty() {
+            sentences.push(format!(
+                "Without {} or a measure of rank, and so left out of some or all of its correlations: {}.",
+                plain(&outcome.name),
+                missing.join(", ")
+            ));
+        }
         if sample.smallest_significant.is_some() {
             sentences.extend(findings(&defined));
         }
