@@ -31,6 +31,7 @@ mod measures;
 mod pair;
 mod peft;
 mod product;
+mod stored;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Kind, ModuleAudit,
@@ -41,4 +42,5 @@ pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spe
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
-pub use product::product_singular_values;
+pub use product::{product_singular_values, stored_product_singular_values};
+pub use stored::{Storage, StoredMatrix};

@@ -14,10 +14,15 @@
 //!
 //! Source: G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed., section 5.2 (thin QR).
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
-use crate::Error;
-use crate::linalg::{check_finite, singular_values, triangular_factor};
+use crate::linalg::{
+    TallQr, check_finite, core_singular_values, normalized, rescaled, to_ndarray, triangular_factor,
+};
+use crate::{Error, StoredMatrix};
+
+/// Below it squares of the factor's entries may have vanished.
+const SMALLEST: f64 = 1e-100;
 
 /// The min(R, m, n) singular values of `scale` · B A, descending, for B m × R and A R × n: all that
 /// can differ from zero.
@@ -41,11 +46,42 @@ pub fn product_singular_values<T: Copy + Into<f64>>(
     a: ArrayView2<'_, T>,
     scale: f64,
 ) -> Result<Vec<f64>, Error> {
-    if b.ncols() != a.nrows() {
+    check_sizes(b.ncols(), a.nrows(), scale)?;
+    let (left, right) = (triangle(b), triangle(a.t()));
+    let is_finite = |(r, _): &(Array2<f64>, i32)| r.iter().all(|x| x.is_finite());
+    if !is_finite(&left) {
+        check_finite("factor B", b)?;
+    }
+    if !is_finite(&right) {
+        check_finite("factor A", a)?;
+    }
+    scaled(left, right, scale)
+}
+
+/// [`product_singular_values`] of factors in a file's bytes, which are read once and never copied.
+///
+/// # Errors
+/// As [`product_singular_values`].
+pub fn stored_product_singular_values(
+    b: StoredMatrix<'_>,
+    a: StoredMatrix<'_>,
+    scale: f64,
+) -> Result<Vec<f64>, Error> {
+    check_sizes(b.shape().1, a.shape().0, scale)?;
+    let (left, right) = (b.triangle(false), a.triangle(true));
+    if is_usual(&left) && is_usual(&right) {
+        return scaled((left, 0), (right, 0), scale);
+    }
+    // An entry is not finite, all are zero, or squares are out of range.
+    product_singular_values(b.to_array().view(), a.to_array().view(), scale)
+}
+
+fn check_sizes(columns: usize, rows: usize, scale: f64) -> Result<(), Error> {
+    if columns != rows {
         return Err(Error::Mismatch {
             what: "rows of factor A",
-            expected: format!("{}, the columns of factor B", b.ncols()),
-            found: a.nrows().to_string(),
+            expected: format!("{columns}, the columns of factor B"),
+            found: rows.to_string(),
         });
     }
     if !scale.is_finite() {
@@ -55,13 +91,40 @@ pub fn product_singular_values<T: Copy + Into<f64>>(
             found: scale.to_string(),
         });
     }
-    check_finite("factor B", b)?;
-    check_finite("factor A", a)?;
-    let left = triangular_factor(b);
-    let right = triangular_factor(a.t());
-    let mut sigma = singular_values(left.dot(&right.t()).view())?;
-    for value in &mut sigma {
-        *value *= scale.abs();
+    Ok(())
+}
+
+/// The singular values of the core, times the powers of two that the triangles lack.
+fn scaled(
+    (left, first): (Array2<f64>, i32),
+    (right, second): (Array2<f64>, i32),
+    scale: f64,
+) -> Result<Vec<f64>, Error> {
+    let sigma = core_singular_values(left.view(), right.view())?;
+    let sigma = rescaled(sigma, first + second);
+    Ok(sigma.into_iter().map(|x| x * scale.abs()).collect())
+}
+
+/// Whether the triangle is finite and squares of the factor's entries have not vanished.
+fn is_usual(r: &Array2<f64>) -> bool {
+    let largest = r.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    largest > SMALLEST && r.iter().all(|x| x.is_finite())
+}
+
+/// R of a factor times 2^−e, and e: zero unless squares of entries are out of float64's range. Not
+/// finite if an entry is not.
+fn triangle<T: Copy + Into<f64>>(factor: ArrayView2<'_, T>) -> (Array2<f64>, i32) {
+    let mut tall = TallQr::new(factor.ncols());
+    tall.push(factor);
+    let r = tall.finish();
+    if is_usual(&r) || factor.is_empty() {
+        return (r, 0);
     }
-    Ok(sigma)
+    match normalized(factor.mapv(Into::into).view()) {
+        Ok((scaled, exponent)) => (
+            triangular_factor(to_ndarray(scaled.as_ref()).view()),
+            exponent,
+        ),
+        Err(_) => (r, 0),
+    }
 }
