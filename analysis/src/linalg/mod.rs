@@ -1,7 +1,7 @@
 //! Dense decompositions: ndarray in, ndarray out, faer inside.
 //!
-//! Everything runs on the calling thread, so the bits of a result do not depend on how many threads
-//! there are; callers that have many matrices run them side by side.
+//! Large matrices are cut into pieces of a fixed size that may run side by side, and everything else
+//! runs on the calling thread: the bits of a result do not depend on how many threads there are.
 //!
 //! | symbol | identifier | meaning |
 //! |---|---|---|

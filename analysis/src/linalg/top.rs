@@ -182,12 +182,12 @@ fn triples(
         let mut residual = product(a.transpose(), left.as_ref());
         let limit = options.tolerance * s[0];
         let mut is_converged = true;
-        for i in 0..kept {
-            if i < k && distance(&residual, &right, s[i], i) > 0.5 * limit {
+        for (i, &value) in s.iter().enumerate().take(kept) {
+            if i < k && distance(&residual, &right, value, i) > 0.5 * limit {
                 is_converged = false;
             }
             for (x, v) in residual.col_mut(i).iter_mut().zip(right.col(i).iter()) {
-                *x -= s[i] * v;
+                *x -= value * v;
             }
         }
         if is_converged || steps >= options.steps || basis.ncols() == n {

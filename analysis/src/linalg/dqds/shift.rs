@@ -144,7 +144,7 @@ fn decay(rows: &[Pair], norm: f64) -> Option<f64> {
         term *= e / q;
         sum += term;
         // NaN, from 0 / 0, ends it too.
-        if term == 0.0 || 100.0 * term.max(before) < sum || !(sum < 0.563) {
+        if term == 0.0 || 100.0 * term.max(before) < sum || sum.is_nan() || sum >= 0.563 {
             break;
         }
     }
