@@ -286,11 +286,14 @@ pub struct BenchOptions {
     /// Times of which the median is taken.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub repeats: usize,
+    /// Widths of the matrices, for `spectra`.
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024], value_name = "D,…")]
+    pub sizes: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum BenchName {
-    /// Singular values and decompositions beside NumPy's, one thread each.
+    /// Singular values and decompositions beside NumPy's and PyTorch's.
     Spectra,
     /// One verification of the theorem against width and depth.
     Theorem,

@@ -34,6 +34,7 @@ mod pair;
 mod peft;
 mod product;
 mod rule;
+mod stored;
 mod update;
 
 pub use audit::{
@@ -49,5 +50,6 @@ pub use link::{
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
-pub use product::product_singular_values;
+pub use product::{product_singular_values, stored_product_singular_values};
 pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};
+pub use stored::{Storage, StoredMatrix};
