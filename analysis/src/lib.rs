@@ -48,7 +48,9 @@ pub use link::{
     permutation_p, smallest_significant, spearman,
 };
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
-pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
+pub use pair::{
+    Certificate, MatrixDifference, Noise, PairAudit, PairOptions, Unmatched, audit_pair,
+};
 pub use peft::PeftAdapter;
 pub use product::{product_singular_values, stored_product_singular_values};
 pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};

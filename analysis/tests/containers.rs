@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rankwise_analysis::fuzzing::{self, Tensor};
-use rankwise_analysis::{AuditOptions, audit, audit_pair};
+use rankwise_analysis::{AuditOptions, PairOptions, audit, audit_pair};
 use serde::Deserialize;
 use support::{audited, bytes, folder, pair};
 
@@ -191,7 +191,7 @@ fn a_pytorch_checkpoint_is_compared_like_a_safetensors_one() {
         index.to_string(),
     )
     .unwrap();
-    let audit = audit_pair(&base, &tuned, |_, _| {}).unwrap();
+    let audit = audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).unwrap();
     assert_eq!((audit.matrices.len(), audit.unmatched.len()), (2, 0));
     for change in &audit.matrices {
         // All ones, to float32's rounding of numbers below four.

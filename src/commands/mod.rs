@@ -1,4 +1,4 @@
-mod audit;
+pub mod audit;
 mod bench;
 mod checkpoints;
 mod features;
@@ -19,6 +19,8 @@ pub enum Outcome {
     Done,
     /// A check did not hold.
     CheckFailed,
+    /// A rule that the user gave did not hold.
+    RuleBroken,
 }
 
 pub fn run(arguments: &Arguments) -> Result<Outcome> {

@@ -26,16 +26,16 @@ const NUMBERS: [(&str, &str, Option<Span>, Value); 13] = [
         "energy_rank_99",
         "energy rank 99 %",
         Some(Span::Linear),
-        |m| Some(m.measures.energy_rank_99 as f64),
+        |m| Some(m.measures.as_ref()?.energy_rank_99 as f64),
     ),
     (
         "effective_rank",
         "effective rank",
         Some(Span::Linear),
-        |m| m.measures.effective_rank,
+        |m| m.measures.as_ref()?.effective_rank,
     ),
     ("stable_rank", "stable rank", Some(Span::Linear), |m| {
-        m.measures.stable_rank
+        m.measures.as_ref()?.stable_rank
     }),
     ("e_0", "e_0", Some(Span::Decades), |m| {
         Some(m.layer_error(0))
@@ -60,7 +60,7 @@ const NUMBERS: [(&str, &str, Option<Span>, Value); 13] = [
         "frobenius_norm",
         "Frobenius norm",
         Some(Span::Decades),
-        |m| Some(m.measures.frobenius_norm),
+        |m| Some(m.measures.as_ref()?.frobenius_norm),
     ),
 ];
 
