@@ -53,9 +53,11 @@ impl Noise {
     /// Of rounding an m × n matrix to `dtype`; `first` is σ₁ of the difference.
     fn new(values: &[f64], dtype: Dtype, (m, n): (usize, usize), first: f64) -> Self {
         let (mut rows, mut columns) = (vec![0.0; m], vec![0.0; n]);
+        let precision = precision(dtype).unwrap_or(DOUBLE);
         for (i, row) in values.chunks_exact(n).enumerate() {
             for (&value, column) in row.iter().zip(&mut columns) {
-                let variance = ulp(value, dtype).powi(2) / 12.0;
+                let spacing = spacing(value, precision);
+                let variance = spacing * spacing / 12.0;
                 rows[i] += variance;
                 *column += variance;
             }
@@ -257,6 +259,12 @@ fn comparable(name: &str, base: &Container, tuned: &Container) -> Result<[usize;
     }
 }
 
+/// A spectrum so flat that this many blocks do not find its largest values is as soon computed whole.
+const TOP: TopOptions = TopOptions {
+    tolerance: 1e-8,
+    steps: 24,
+};
+
 fn difference(
     name: &str,
     [m, n]: [usize; 2],
@@ -265,11 +273,12 @@ fn difference(
     options: &PairOptions,
 ) -> Result<MatrixDifference, Error> {
     let dtype = tuned.tensors()[name].dtype;
-    let values = tuned.read(name)?;
-    let mut matrix = Array2::from_shape_fn((m, n), |(i, j)| values[i * n + j]);
-    for (value, before) in matrix.iter_mut().zip(base.read(name)?) {
-        *value -= before;
+    let (values, before) = rayon::join(|| tuned.read(name), || base.read(name));
+    let (values, mut matrix) = (values?, before?);
+    for (before, value) in matrix.iter_mut().zip(&values) {
+        *before = value - *before;
     }
+    let matrix = Array2::from_shape_vec((m, n), matrix).expect("the shape was checked on opening");
     let noise_of = |first| Noise::new(&values, dtype, (m, n), first);
     // Where the largest are most of them, all cost no more.
     let top = options.top.filter(|&top| 4 * top <= m.min(n));
@@ -282,7 +291,7 @@ fn difference(
         Some(top) => {
             // Its own stream for every matrix: the numbers depend on nothing else that is compared.
             let mut rng = rankwise_data::stream(0, "largest singular values", top as u64);
-            let top = top_singular_values(matrix.view(), top, &TopOptions::default(), &mut rng)?;
+            let top = top_singular_values(matrix.view(), top, &TOP, &mut rng)?;
             let noise = noise_of(top.values.first().copied().unwrap_or(0.0));
             // Within the noise the values lie close together, and none of them means anything.
             let mut judged = top.values.iter().zip(&top.residuals);
@@ -311,11 +320,20 @@ fn difference(
 }
 
 /// The spacing of the type's numbers at `value`, subnormal spacing near zero.
+#[cfg(test)]
 fn ulp(value: f64, dtype: Dtype) -> f64 {
-    let (bits, least) = precision(dtype).unwrap_or(DOUBLE);
+    spacing(value, precision(dtype).unwrap_or(DOUBLE))
+}
+
+/// The same by the type's fraction bits and least exponent.
+fn spacing(value: f64, (bits, least): (i32, i32)) -> f64 {
     // The exponent field: exact, where a logarithm would round up just below a power of two.
     let exponent = ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023;
-    2_f64.powi(exponent.max(least) - bits)
+    let exponent = exponent.max(least) - bits;
+    match u64::try_from(exponent + 1023) {
+        Ok(field @ 1..) => f64::from_bits(field << 52),
+        _ => 2_f64.powi(exponent),
+    }
 }
 
 /// Fraction bits and the least exponent of a normal number.
