@@ -25,21 +25,29 @@ mod adapter;
 mod audit;
 mod container;
 mod error;
+mod extract;
 pub mod linalg;
 mod link;
 mod measures;
 mod pair;
 mod peft;
 mod product;
+mod resize;
 mod update;
+mod writer;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
 };
 pub use error::Error;
+pub use extract::{ExtractOptions, Extracted, MatrixExtract, extract};
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
 pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
 pub use peft::PeftAdapter;
 pub use product::product_singular_values;
+pub use resize::{
+    Change, Loss, ModuleResize, NewScale, NewType, RankRule, ResizeOptions, ResizeTotals, Resized,
+    Untouched, resize,
+};
