@@ -141,9 +141,13 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     let mut configuration = Configuration::beside(&file)?;
     let modules = &adapter.contents.modules;
     let findings = &adapter.contents.findings;
-    if let Some(finding) = findings.iter().find(|f| f.kind == FindingKind::ChangedBase) {
-        let expected = "the adapter as it was before training (--initial)";
-        return Err(Error::format(&file, &finding.message, expected, "none"));
+    if findings.iter().any(|f| f.kind == FindingKind::ChangedBase) {
+        return Err(Error::format(
+            &file,
+            "an initialisation that changed the base (init_lora_weights), so that s B A is not the update",
+            "the adapter as it was before training (--initial)",
+            "none",
+        ));
     }
     let names = modules.iter().flat_map(|m| [m.raw.as_str(), &m.name]);
     options.rule.check_names(names)?;
