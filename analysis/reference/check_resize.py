@@ -146,7 +146,8 @@ compare("LoRA numerical", model, peft.LoraConfig(**lora), "--numerical")
 # The module q alone: its name is the end of the others' names.
 compare("LoRA by module", model, peft.LoraConfig(**lora), "--rank-per-module",
         '{"^q": 1, "layers.1.q": 3}', patterns={"q": 1, "layers.1.q": 3, "layers.0.q": 6, "conv": 6})
-compare("LoRA orthogonal", model, peft.LoraConfig(**lora, init_lora_weights="orthogonal"), "--rank", 3)
+compare("LoRA orthogonal", model, peft.LoraConfig(
+    r=6, target_modules=["q"], init_lora_weights="orthogonal"), "--rank", 3)
 old, out, whole = compare("LoRA bias and modules_to_save", model, peft.LoraConfig(
     **lora, bias="all", modules_to_save=["head"]), "--rank", 2)
 before, after = load_file(old / "adapter_model.safetensors"), load_file(out / "adapter_model.safetensors")

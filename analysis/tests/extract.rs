@@ -7,6 +7,7 @@ use rankwise_analysis::{ExtractOptions, Kind, NewType, RankRule, audit_pair, ext
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 /// Factors in float32 of an update of size 1.
