@@ -312,7 +312,7 @@ fn plan(
         Err(reason) => return Ok(Plan::Untouched(reason)),
     };
     let holder = scales.holder(module, &place)?;
-    let update = adapter.update(module)?;
+    let update = adapter.update(module)?.compact()?;
     let epsilon = module.epsilon.for_products();
     let names = [module.raw.as_str(), &module.name];
     let is_new = place.is_converted || adapter.has_initial();
