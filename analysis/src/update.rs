@@ -117,7 +117,7 @@ impl Update {
             return Ok(self);
         }
         let Svd { u, s, vt } = self.svd(rank)?;
-        let b = u * &ArrayView1::from(&s);
+        let b = u * ArrayView1::from(&s);
         Ok(Self::Product {
             b,
             a: vt,

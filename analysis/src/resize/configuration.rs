@@ -86,7 +86,7 @@ impl Configuration {
     }
 
     /// Becomes the configuration of a plain LoRA.
-    pub fn to_lora(&mut self) {
+    pub fn become_lora(&mut self) {
         let is_common = |name: &str| COMMON.contains(&name) || name == "peft_type";
         self.fields.retain(|name, _| is_common(name));
         for (name, value) in [
@@ -237,7 +237,7 @@ mod tests {
                 "alpha": 3, "peft_type": "LOHA", "r": 8, "task_type": null, "module_dropout": 0.0,
             })),
         };
-        configuration.to_lora();
+        configuration.become_lora();
         let names: Vec<&str> = configuration.fields.keys().map(String::as_str).collect();
         assert_eq!(names[..2], ["peft_type", "task_type"]);
         assert_eq!(configuration.method(), Some("LORA"));

@@ -198,7 +198,7 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
         if let Some(method) = method.filter(|method| method != "LORA") {
             replaced.extend(adapter.shared_tensors());
             check_all_converted(&adapter, &replaced, &method, &untouched)?;
-            configuration.to_lora();
+            configuration.become_lora();
             notes.push(format!("{method} was converted to plain LoRA"));
         }
         if adapter.has_initial() {

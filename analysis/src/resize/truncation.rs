@@ -25,11 +25,14 @@ use crate::update::Update;
 use crate::writer::{Content, NewTensor};
 use crate::{Error, product_singular_values};
 
+/// All singular values, the rank that was chosen, and a decomposition that has at least that many.
+type Decomposed = (Vec<f64>, Option<(usize, Svd)>);
+
 /// All singular values, and the decomposition up to the rank that `choose` takes.
 pub(crate) fn decomposed(
     update: &Update,
     choose: impl FnOnce(&[f64]) -> Option<usize>,
-) -> Result<(Vec<f64>, Option<(usize, Svd)>), Error> {
+) -> Result<Decomposed, Error> {
     match update {
         Update::Product { .. } | Update::Dense(_) => {
             let svd = update.svd(usize::MAX)?;

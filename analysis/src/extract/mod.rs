@@ -13,14 +13,16 @@
 //!
 //! Source: `crate::resize` for the approximation, `crate::audit_pair` for the noise.
 
-use std::path::{Path, PathBuf};
+mod names;
+mod record;
+
+use std::path::Path;
 
 use ndarray::Array2;
-use rankwise_data::{check_free, read_text, write_folder};
+use rankwise_data::{check_free, write_folder};
 use rayon::prelude::*;
 use regex::Regex;
 use safetensors::Dtype;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::adapter::Slot;
@@ -34,12 +36,8 @@ use crate::resize::{
 use crate::update::Update;
 use crate::writer::{NewTensor, write_tensors};
 use crate::{Epsilon, Error};
-
-/// The layers that GPT-2 keeps as inputs × outputs, by the last part of their names.
-const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
-
-/// Tables of embeddings whose names do not say so.
-const EMBEDDINGS: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_bias"];
+use names::{is_conv1d, is_embedding, model_type, whole_name};
+pub use record::{Extracted, MatrixExtract};
 
 /// Choices of an extraction.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,58 +52,6 @@ pub struct ExtractOptions {
     /// Whether what changed and is no such matrix is taken over as a whole, as far as PEFT loads it:
     /// embeddings and normalisations as `modules_to_save`, the biases of adapted layers.
     pub whole: bool,
-}
-
-/// The adapter of one matrix.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MatrixExtract {
-    /// The module's name in the checkpoints.
-    pub name: String,
-    /// Its kind.
-    pub kind: Kind,
-    /// Rows and columns of E as the checkpoints keep it.
-    pub shape: (usize, usize),
-    /// The tuned tensor's type, such as `BF16`.
-    pub dtype: String,
-    /// R.
-    pub rank: usize,
-    /// Singular values above the noise of rounding.
-    pub rank_above_noise: usize,
-    /// Where the noise ends.
-    pub noise_floor: f64,
-    /// ‖E‖_F.
-    pub frobenius_norm: f64,
-    /// The share of Σσ² that is kept.
-    pub energy_kept: Option<f64>,
-    /// The errors of the best approximation, by the spectrum.
-    pub error: Loss,
-    /// The errors of what was written, measured on the rounded factors; the spectral one is not.
-    pub written: Loss,
-}
-
-/// The record of an extraction.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Extracted {
-    /// The checkpoint before training.
-    pub base: String,
-    /// The checkpoint after training.
-    pub tuned: String,
-    /// How the ranks were chosen.
-    pub rule: String,
-    /// Numbers of all factors.
-    pub parameters: usize,
-    /// √Σ‖E‖_F² over the modules.
-    pub frobenius_norm: f64,
-    /// √Σ of the squared errors by the spectra, that by √Σ‖E‖_F², the largest spectral error.
-    pub error: Loss,
-    /// The same of what was written.
-    pub written: Loss,
-    /// The modules, in the natural order of their names.
-    pub modules: Vec<MatrixExtract>,
-    /// Tensors that were taken over as a whole.
-    pub whole: Vec<String>,
-    /// What differs and is not in the adapter.
-    pub not_covered: Vec<Untouched>,
 }
 
 /// Extracts the adapter that leads from `base` to `tuned`, each a folder or file of a model, into the
@@ -277,17 +223,13 @@ impl Pair<'_> {
         {
             return Ok(Found::Nothing);
         }
-        let shape = match comparable(name, &self.base, &self.tuned) {
-            Ok(shape) => shape,
-            Err(reason) if self.is_same(name)? => {
-                let _ = reason;
-                return Ok(Found::Nothing);
-            }
-            Err(reason) => return Ok(Found::Other(reason)),
-        };
         if self.is_same(name)? {
             return Ok(Found::Nothing);
         }
+        let shape = match comparable(name, &self.base, &self.tuned) {
+            Ok(shape) => shape,
+            Err(reason) => return Ok(Found::Other(reason)),
+        };
         let dimensions = &self.tuned.tensors()[name].shape;
         let Some(module) = module else {
             return Ok(Found::Other(
@@ -298,7 +240,7 @@ impl Pair<'_> {
             2 if is_embedding(module) => {
                 return Ok(Found::Other("a table of embeddings".to_owned()));
             }
-            2 if self.is_gpt2 && CONV1D.contains(&last(module)) => Kind::Conv1d,
+            2 if self.is_gpt2 && is_conv1d(module) => Kind::Conv1d,
             2 => Kind::Linear,
             3 => Kind::Conv1,
             4 => Kind::Conv2d,
@@ -470,42 +412,6 @@ impl Pair<'_> {
         }
         Ok(left)
     }
-}
-
-/// An expression that has to match a whole name.
-fn whole_name(target: &str) -> Result<Regex, Error> {
-    Regex::new(&format!("^(?:{target})$")).map_err(|error| Error::Mismatch {
-        what: "target",
-        expected: "a regular expression".to_owned(),
-        found: format!("{target:?} ({error})"),
-    })
-}
-
-fn last(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
-}
-
-/// Whether a module of two dimensions is a table and no layer: only its name tells.
-fn is_embedding(module: &str) -> bool {
-    let name = last(module).to_lowercase();
-    name.contains("embed") || EMBEDDINGS.contains(&name.as_str())
-}
-
-/// `model_type` of the configuration in a model's folder.
-fn model_type(model: &Path) -> Result<Option<String>, Error> {
-    let folder: PathBuf = if model.is_dir() {
-        model.to_path_buf()
-    } else {
-        model.parent().unwrap_or(Path::new(".")).to_path_buf()
-    };
-    let path = folder.join("config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let config: Value = serde_json::from_str(&read_text(&path)?).map_err(|error| {
-        Error::format(&path, "file", "a model's configuration", error.to_string())
-    })?;
-    Ok(config["model_type"].as_str().map(str::to_owned))
 }
 
 fn configuration(base: &Path, made: &[Made]) -> Map<String, Value> {
