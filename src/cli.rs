@@ -79,6 +79,19 @@ pub enum Command {
         after_long_help = audit_help()
     )]
     Audit(audit::Options),
+    /// Cut every update of an adapter down to its best approximation of a lower rank.
+    #[command(
+        after_help = "Examples:\n  rankwise resize my-adapter/ --rank 4 --out small\n  \
+        rankwise resize my-adapter/ --energy 0.99 --dtype f16 --out small\n  \
+        rankwise resize my-adapter/ --rank-per-module '{\"q_proj\": 8, \"v_proj\": 2}' --out small"
+    )]
+    Resize(crate::commands::resize::Options),
+    /// Make an adapter of the difference of two checkpoints.
+    #[command(
+        after_help = "Examples:\n  rankwise extract --base pretrained/ --tuned fine-tuned/ --rank 16 --out adapter\n  \
+        rankwise extract --base pretrained/ --tuned merged/ --above-noise --out adapter"
+    )]
+    Extract(crate::commands::extract::Options),
     /// Draw a figure from recorded runs.
     #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]
     Figure(FigureOptions),

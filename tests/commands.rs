@@ -418,6 +418,86 @@ fn bad_input_is_answered_with_exit_code_2_and_a_name() {
     assert!(!Path::new(&out).join("lora-r78-s0").exists());
 }
 
+/// An adapter of a short run, cut to rank 2 and extracted anew from the weights: what is printed is
+/// what is written.
+#[test]
+fn adapters_are_resized_and_extracted() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), "r-lora");
+    let adapter = folder.path().join("r-lora-r4-s0/adapter");
+    let small = folder.path().join("small");
+    let resize = |rule: &[&str], out: &Path| {
+        rankwise(&["resize", "--json"])
+            .arg(&adapter)
+            .args(rule)
+            .arg("--out")
+            .arg(out)
+            .output()
+            .unwrap()
+    };
+    let output = resize(&["--rank-per-module", "{\"classifier\": 2}"], &small);
+    assert_eq!(output.status.code(), Some(0));
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["modules"][0]["new_rank"], 2);
+    let kept = fs::read_to_string(small.join("resize.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), record);
+    let output = rankwise(&["audit", "--json"]).arg(&small).output().unwrap();
+    let audit: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(audit["adapters"][0]["modules"][0]["numerical_rank"], 2);
+
+    let none = folder.path().join("none");
+    for (rule, part) in [
+        (&["--rank", "0"][..], "at least 1"),
+        (&["--energy", "1.1"], "at most 1"),
+        (&["--rank-per-module", "{\"k\": 2}"], "\"k\""),
+        (
+            &["--rank-per-module", "{\"k\": 0.5}"],
+            "expected a rank, found 0.5",
+        ),
+        (&["--rank-per-module", "/none.json"], "/none.json"),
+        (&["--rank", "1", "--energy", "0.9"], "cannot be used with"),
+        (&[], "required"),
+    ] {
+        let output = resize(rule, &none);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{rule:?}: {message}");
+        assert!(message.contains(part), "{rule:?}: {message}");
+    }
+    let taken = resize(&["--rank", "1"], &adapter);
+    assert_eq!(taken.status.code(), Some(2));
+    assert!(
+        String::from_utf8(taken.stderr)
+            .unwrap()
+            .contains("something in it")
+    );
+
+    let runs = folder.path().join("full");
+    train(&runs, "full");
+    let run = runs.join("full-s0");
+    let out = folder.path().join("extracted");
+    let extract = |tuned: &str, out: &Path| {
+        rankwise(&["extract", "--above-noise", "--base"])
+            .arg(run.join("base"))
+            .arg("--tuned")
+            .arg(run.join(tuned))
+            .arg("--out")
+            .arg(out)
+            .output()
+            .unwrap()
+    };
+    let output = extract("tuned", &out);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("classifier") && text.contains("classifier.bias"),
+        "{text}"
+    );
+    assert!(out.join("adapter_model.safetensors").is_file());
+    let same = extract("base", &none);
+    assert_eq!(same.status.code(), Some(2));
+    assert!(!none.exists());
+}
+
 #[test]
 fn every_command_has_help_with_an_example_and_there_are_completions() {
     for command in [
@@ -425,6 +505,8 @@ fn every_command_has_help_with_an_example_and_there_are_completions() {
         "verify",
         "train",
         "audit",
+        "resize",
+        "extract",
         "features",
         "figure",
         "table",

@@ -59,6 +59,14 @@ pub enum Error {
         /// What does.
         found: String,
     },
+    /// What went wrong with one module of an adapter or one matrix of a model.
+    #[error("{name}: {reason}")]
+    Module {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        reason: Box<Error>,
+    },
     /// A file cannot be read or written, or is not what its format says.
     #[error(transparent)]
     File(#[from] rankwise_data::Error),
@@ -74,6 +82,14 @@ impl Error {
                 source,
             }
             .into()
+        }
+    }
+
+    /// The same error, with the name of the module that it is about.
+    pub(crate) fn of_module(self, name: &str) -> Self {
+        Self::Module {
+            name: name.to_owned(),
+            reason: Box::new(self),
         }
     }
 

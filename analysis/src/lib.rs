@@ -25,6 +25,7 @@ mod adapter;
 mod audit;
 mod container;
 mod error;
+mod extract;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod linalg;
@@ -33,15 +34,18 @@ mod measures;
 mod pair;
 mod peft;
 mod product;
+mod resize;
 mod rule;
 mod stored;
 mod update;
+mod writer;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
 pub use error::Error;
+pub use extract::{ExtractOptions, Extracted, MatrixExtract, extract};
 pub use link::{
     Association, Correlation, Influence, Interval, Observation, Partial, Permutation, Sample, Unit,
     associate, correlate, holm, kendall_tau_b, leave_one_out, partial_kendall, partial_spearman,
@@ -55,3 +59,7 @@ pub use peft::PeftAdapter;
 pub use product::{product_singular_values, stored_product_singular_values};
 pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};
 pub use stored::{Storage, StoredMatrix};
+pub use resize::{
+    Change, Loss, ModuleResize, NewScale, NewType, RankRule, ResizeOptions, ResizeTotals, Resized,
+    Untouched, resize,
+};

@@ -190,18 +190,7 @@ pub fn measures(sigma: &[f64], shape: (usize, usize), rule: TauRule) -> Measures
     let nuclear: f64 = relative.iter().sum();
     let is_zero = first == 0.0;
     let ratio = |value: f64| (!is_zero).then_some(value);
-    let energy_rank = |share: f64| {
-        let mut held = 0.0;
-        let below = |value: &&f64| {
-            held += **value;
-            held < share * energy
-        };
-        if is_zero {
-            0
-        } else {
-            energies.iter().take_while(below).count() + 1
-        }
-    };
+    let energy_rank = |share| rank_of_energy(&energies, share);
     Measures {
         tau,
         tau_rule: rule.to_string(),
@@ -216,6 +205,28 @@ pub fn measures(sigma: &[f64], shape: (usize, usize), rule: TauRule) -> Measures
         nuclear_ratio: ratio(nuclear * nuclear / energy),
         frobenius_norm: if is_zero { 0.0 } else { first * energy.sqrt() },
         spectral_norm: first,
+    }
+}
+
+/// How many of `sigma` (descending) hold `share` of Σλ, at least; 0 for a zero matrix.
+pub(crate) fn energy_rank(sigma: &[f64], share: f64) -> usize {
+    let first = sigma.first().copied().unwrap_or(0.0);
+    let energies: Vec<f64> = sigma.iter().map(|value| (value / first).powi(2)).collect();
+    rank_of_energy(&energies, share)
+}
+
+/// The same of σ²/σ₁²; those of a zero matrix are NaN.
+fn rank_of_energy(energies: &[f64], share: f64) -> usize {
+    let energy: f64 = energies.iter().sum();
+    let mut held = 0.0;
+    let below = |value: &&f64| {
+        held += **value;
+        held < share * energy
+    };
+    if energy > 0.0 {
+        energies.iter().take_while(below).count() + 1
+    } else {
+        0
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Noise {
 
 impl Noise {
     /// Of rounding an m × n matrix to `dtype`; `first` is σ₁ of the difference.
-    fn new(values: &[f64], dtype: Dtype, (m, n): (usize, usize), first: f64) -> Self {
+    pub(crate) fn new(values: &[f64], dtype: Dtype, (m, n): (usize, usize), first: f64) -> Self {
         let (mut rows, mut columns) = (vec![0.0; m], vec![0.0; n]);
         let precision = precision(dtype).unwrap_or(DOUBLE);
         for (i, row) in values.chunks_exact(n).enumerate() {
@@ -228,7 +228,11 @@ pub fn audit_pair(
 }
 
 /// Rows and columns if the tensor is a matrix in both, else the reason why it is not compared.
-fn comparable(name: &str, base: &Container, tuned: &Container) -> Result<[usize; 2], String> {
+pub(crate) fn comparable(
+    name: &str,
+    base: &Container,
+    tuned: &Container,
+) -> Result<[usize; 2], String> {
     let Some(after) = tuned.tensors().get(name) else {
         return Err("no such tensor".to_owned());
     };

@@ -14,7 +14,7 @@
 //! Sources: G. H. Golub and C. F. Van Loan, Matrix Computations, 4th ed., sections 5.2 and 12.3
 //! (Kronecker products); N. Hyeon-Woo et al., “FedPara”, 2022 (the element-wise product).
 
-use ndarray::{Array2, ArrayView2, Axis, Slice, concatenate};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice, concatenate};
 
 use crate::linalg::{self, Svd, check_finite};
 use crate::{Error, product_singular_values};
@@ -100,6 +100,40 @@ impl Update {
             }
         };
         Ok(truncated(svd, most))
+    }
+
+    /// The same update as a plain product, if it is a Kronecker product of so low a rank that its
+    /// factors are small beside the whole matrix.
+    ///
+    /// # Errors
+    /// As [`singular_values`](Self::singular_values).
+    pub fn compact(self) -> Result<Self, Error> {
+        let Self::Kronecker { left, right, .. } = &self else {
+            return Ok(self);
+        };
+        let (m, n) = self.shape();
+        let rank = left.most().saturating_mul(right.most());
+        if rank.saturating_mul(4) > m.min(n) {
+            return Ok(self);
+        }
+        let Svd { u, s, vt } = self.svd(rank)?;
+        let b = u * ArrayView1::from(&s);
+        Ok(Self::Product {
+            b,
+            a: vt,
+            scale: 1.0,
+        })
+    }
+
+    /// The most singular values that can differ from zero.
+    fn most(&self) -> usize {
+        let (m, n) = self.shape();
+        match self {
+            Self::Product { b, .. } => b.ncols().min(m).min(n),
+            Self::Kronecker { left, right, .. } => left.most() * right.most(),
+            Self::Blocks(blocks) => blocks.iter().map(Self::most).sum(),
+            Self::Dense(_) => m.min(n),
+        }
     }
 
     /// ΔW itself, every entry.
@@ -340,6 +374,30 @@ mod tests {
             error.contains("initial factor B: expected (2, 1)"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_kronecker_product_of_low_rank_is_a_product() {
+        let column = |n: usize, step: f64| {
+            let b = Array2::from_shape_fn((n, 1), |(i, _)| (i as f64 * step).sin() + 0.1);
+            product(b.clone(), b.reversed_axes(), 1.5)
+        };
+        let whole = Update::Kronecker {
+            left: Box::new(column(3, 0.7)),
+            right: Box::new(column(2, 1.1)),
+            scale: -2.0,
+        };
+        let compact = whole.clone().compact().unwrap();
+        assert!(matches!(&compact, Update::Product { b, .. } if b.ncols() == 1));
+        let difference = compact.to_dense() - whole.to_dense();
+        assert!(difference.iter().all(|x| x.abs() < 1e-13));
+        // Of full rank it stays what it is.
+        let full = Update::Kronecker {
+            left: Box::new(Update::Dense(Array2::eye(2))),
+            right: Box::new(column(2, 1.1)),
+            scale: 1.0,
+        };
+        assert_eq!(full.clone().compact().unwrap(), full);
     }
 
     proptest! {

@@ -44,7 +44,70 @@ pub fn write_atomic(
     Ok(())
 }
 
-/// Removes what a killed [`write_atomic`] left in `folder`.
+/// Makes the folder `path` whole or not at all: `fill` writes into a temporary folder beside it, which
+/// is then renamed. There may be an empty folder of that name, but nothing else.
+///
+/// # Errors
+/// [`Error::Format`] if `path` is there and not an empty folder; what `fill` returns; [`Error::Io`].
+/// Nothing is then left behind.
+pub fn write_folder<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    check_free(path)?;
+    create_folder(parent)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    let folder = builder
+        .tempdir_in(parent)
+        .map_err(Error::io(path, "create folder"))?;
+    fill(folder.path())?;
+    // An empty folder gives way to another one's name on Unix, but not everywhere.
+    if path.is_dir() {
+        fs::remove_dir(path).map_err(Error::io(path, "replace"))?;
+    }
+    fs::rename(folder.path(), path).map_err(Error::io(path, "rename"))?;
+    // It is no longer where it would be removed.
+    let _ = folder.keep();
+    Ok(())
+}
+
+/// Checks that a folder of this name can be made: there is none, or an empty one.
+///
+/// # Errors
+/// [`Error::Format`] if there is a file or a folder with something in it, [`Error::Io`] if that cannot
+/// be found out.
+pub fn check_free(path: &Path) -> Result<(), Error> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::io(path, "examine"))?,
+    };
+    let taken = |found: &str| Error::Format {
+        path: path.to_path_buf(),
+        what: "folder for results".to_owned(),
+        expected: "a new name or an empty folder".to_owned(),
+        found: found.to_owned(),
+    };
+    if !metadata.is_dir() {
+        return Err(taken("a file"));
+    }
+    let mut entries = fs::read_dir(path).map_err(Error::io(path, "list"))?;
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(taken("a folder with something in it; nothing was changed")),
+    }
+}
+
+/// Removes what a killed [`write_atomic`] or [`write_folder`] left in `folder`.
 ///
 /// # Errors
 /// [`Error::Io`] if the folder cannot be listed or a leftover cannot be removed.
@@ -53,7 +116,12 @@ pub fn discard_leftovers(folder: &Path) -> Result<(), Error> {
         let entry = entry.map_err(Error::io(folder, "list"))?;
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             let path = entry.path();
-            fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(Error::io(&path, "remove"))?;
         }
     }
     Ok(())
@@ -143,9 +211,36 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("above/result");
+        let fails = write_folder::<Error>(&path, |new| {
+            fs::write(new.join("half"), "half").map_err(Error::io(new, "write"))?;
+            Err(Error::io(new, "write")(io::Error::from(
+                io::ErrorKind::StorageFull,
+            )))
+        });
+        assert!(fails.is_err());
+        assert_eq!(
+            fs::read_dir(folder.path().join("above")).unwrap().count(),
+            0
+        );
+        fs::create_dir(&path).unwrap();
+        let fill =
+            |new: &Path| fs::write(new.join("one"), "whole").map_err(Error::io(new, "write"));
+        write_folder::<Error>(&path, fill).unwrap();
+        assert_eq!(fs::read(path.join("one")).unwrap(), b"whole");
+        // What is there stays.
+        let taken = write_folder::<Error>(&path, fill).unwrap_err().to_string();
+        assert!(taken.contains("something in it"), "{taken}");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
     fn leftovers_of_a_killed_write_are_discarded() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(format!("{TEMPORARY}x")), "half").unwrap();
+        fs::create_dir_all(folder.path().join(format!("{TEMPORARY}y/z"))).unwrap();
         fs::write(folder.path().join("result"), "whole").unwrap();
         discard_leftovers(folder.path()).unwrap();
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();

@@ -31,7 +31,8 @@ pub use banking77::{BANKING77_ATTRIBUTION, banking77, banking77_sha256};
 pub use error::Error;
 pub use features::{FeatureSet, Split};
 pub use files::{
-    create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
+    check_free, create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
+    write_folder,
 };
 pub use stream::stream;
 #[cfg(feature = "tables")]

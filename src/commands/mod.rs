@@ -1,9 +1,11 @@
 pub mod audit;
 mod bench;
 mod checkpoints;
+pub mod extract;
 mod features;
 mod output;
 mod reproduce;
+pub mod resize;
 mod show;
 mod train;
 mod verify;
@@ -35,6 +37,8 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Reproduce(options) => reproduce::run(options, common),
         Command::Verify(options) => verify::run(options, common),
         Command::Audit(options) => audit::run(options, common),
+        Command::Resize(options) => resize::run(options, common),
+        Command::Extract(options) => extract::run(options, common),
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),

@@ -142,7 +142,7 @@ impl AdapterConfig {
             .iter()
             .flat_map(Map::keys)
             .map(String::as_str);
-        keys.find(|key| !is_literal(key) && whole(key).is_none())
+        keys.find(|key| !is_literal(key) && only_name(key).is_none() && whole(key).is_none())
     }
 
     /// Whether (IA)³ scales a module's inputs rather than its outputs.
@@ -216,11 +216,13 @@ impl AdapterConfig {
 }
 
 /// PEFT's rule: the first key with `re.match(r"(.*\.)?(KEY)$", module)`.
-fn first_match<'a>(pattern: Option<&'a Map<String, Value>>, module: &str) -> Match<'a> {
+pub(crate) fn first_match<'a>(pattern: Option<&'a Map<String, Value>>, module: &str) -> Match<'a> {
     for (key, value) in pattern.into_iter().flatten() {
         // AdaLoRA's keys name the tensor of the singular values.
         let key_of_module = key.strip_suffix(".lora_E").unwrap_or(key);
-        let fits = if is_literal(key) {
+        let fits = if let Some(name) = only_name(key) {
+            name == module
+        } else if is_literal(key) {
             matches_literally(module, key_of_module)
         } else {
             match whole(key) {
@@ -252,6 +254,13 @@ fn is_literal(key: &str) -> bool {
     !key.contains([
         '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
     ])
+}
+
+/// The one name that a key such as `^layers\.0\.q` stands for, if it is of that form. Adapters with a
+/// rank for every module have a key for each; an expression for each would take seconds.
+fn only_name(key: &str) -> Option<String> {
+    let name = key.strip_prefix('^')?.replace("\\.", "\0");
+    (!name.contains('.') && is_literal(&name)).then(|| name.replace('\0', "."))
 }
 
 /// As [`ends_in`], but the key's dots are any character, as they are in an expression. Adapters with
@@ -311,6 +320,21 @@ mod tests {
         assert!(doubt.contains("regular expression"), "{doubt}");
         assert_eq!((config.rank("a.k"), config.rank("kk")), (Some(2), None));
         assert_eq!(config.unread_rank_pattern(), None);
+    }
+
+    #[test]
+    fn a_key_of_a_whole_name_fits_that_name_alone() {
+        let config = config(serde_json::json!({
+            "lora_alpha": 16,
+            "alpha_pattern": { "^layers\\.0\\.q": 5, "^q": 7, "^layers.1.q": 9 },
+        }));
+        assert_eq!(config.alpha("layers.0.q"), Ok(Some(5.0)));
+        assert_eq!(config.alpha("m.layers.0.q"), Ok(Some(16.0)));
+        assert_eq!(config.alpha("layers-0.q"), Ok(Some(16.0)));
+        assert_eq!(config.alpha("q"), Ok(Some(7.0)));
+        assert_eq!(config.alpha("layers.2.q"), Ok(Some(16.0)));
+        // A bare dot is any character.
+        assert_eq!(config.alpha("layers_1.q"), Ok(Some(9.0)));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod key;
 mod module;
 mod names;
 mod of_weight;
+mod place;
 mod projection;
 mod recipe;
 mod scale;
@@ -42,11 +43,13 @@ use crate::product::{Directions, directions, stored_directions};
 use crate::update::{Update, difference_of_products};
 use crate::{Error, Storage, StoredMatrix};
 use base::{Base, BaseWeight, flat};
-pub(crate) use config::AdapterConfig;
-use key::{Format, Key, Part};
+pub(crate) use config::{AdapterConfig, Match, first_match};
+pub(crate) use key::Format;
+use key::{Key, Part};
 use module::{Context, Parts};
 pub(crate) use module::{Module, Remark};
 use names::{Names, without_prefix};
+pub(crate) use place::{Number, Place, Slot};
 use recipe::{Factor, Recipe, Stored};
 use settings::Settings;
 use sorted::Sorted;
@@ -248,6 +251,33 @@ impl Adapter {
                 "two tensors",
                 "none",
             )),
+        }
+    }
+
+    /// The adapter's own tensors.
+    pub fn weights(&self) -> &Container {
+        &self.weights
+    }
+
+    /// Whether the adapter as it was before training is taken away from the updates.
+    pub fn has_initial(&self) -> bool {
+        self.initial.is_some()
+    }
+
+    /// Whether a tensor of this name is a part of an update, not a bias or a weight of the model.
+    pub fn is_factor(name: &str) -> bool {
+        match Key::parse(name) {
+            Key::Part { part, .. } => !matches!(part, Part::Bias | Part::BiasDifference),
+            Key::Foreign(_) => true,
+            Key::Full => false,
+        }
+    }
+
+    /// The tensors that belong to all modules together.
+    pub fn shared_tensors(&self) -> Vec<String> {
+        match &self.projections {
+            Some(Projections::Kept(a, b)) => vec![a.clone(), b.clone()],
+            _ => Vec::new(),
         }
     }
 

@@ -36,6 +36,10 @@ pub(crate) struct Module {
     /// What deserves a word although it does not stand in the way.
     pub remark: Option<Remark>,
     pub(super) recipe: Recipe,
+    /// As the file names it, without what its layout puts around all names.
+    pub raw: String,
+    /// The tensors under that name.
+    pub(super) parts: Vec<(Part, String)>,
 }
 
 /// What an audit of a module could not take into account.
@@ -201,6 +205,11 @@ impl Module {
             },
             remark,
             recipe,
+            raw: name.to_owned(),
+            parts: parts
+                .iter()
+                .map(|(&part, &tensor)| (part, tensor.to_owned()))
+                .collect(),
         })
     }
 }

@@ -56,6 +56,25 @@ pub(super) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
     Ok(found)
 }
 
+/// The file of the one adapter at `path`; those in folders below it count only if there is none.
+///
+/// # Errors
+/// [`Error::File`] if there is none or more than one.
+pub(crate) fn adapter_file(path: &Path) -> Result<PathBuf, Error> {
+    let mut found = candidates(path)?;
+    if found.iter().any(|one| one.file.parent() == Some(path)) {
+        found.retain(|one| one.file.parent() == Some(path));
+    }
+    match (found.pop(), found.pop()) {
+        (Some(one), None) => Ok(one.file),
+        (None, _) => Err(Error::format(path, "path", "an adapter", "no weight file")),
+        (Some(last), Some(other)) => {
+            let found = format!("{} and {}", other.file.display(), last.file.display());
+            Err(Error::format(path, "path", "one adapter", found))
+        }
+    }
+}
+
 /// What a name that is no path stands for.
 fn elsewhere(path: &Path) -> Result<Option<Vec<Candidate>>, Error> {
     let Some(text) = path.to_str() else {

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use crate::{Error, Side, TauRule};
 pub use quantity::{QUANTITIES, Quantity};
+pub(crate) use discovery::adapter_file;
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,

@@ -13,7 +13,7 @@
 //! its size, or 100 MB if that is more. A pickle runs no code: see `pickle`.
 
 mod index;
-mod numbers;
+pub(crate) mod numbers;
 mod pickle;
 mod safetensors;
 mod source;
@@ -25,6 +25,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
+use serde_json::{Map, Value};
 
 use crate::Error;
 use source::Source;
@@ -168,6 +169,23 @@ impl Container {
     /// What the file says of itself beside its tensors, as far as it matters here.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Everything that the first file says of itself, in its order; nothing if it is no safetensors.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn texts(&self) -> Result<Map<String, Value>, Error> {
+        match self.files.first() {
+            Some(source) => safetensors::texts(source),
+            None => Ok(Map::new()),
+        }
+    }
+
+    /// Whether it is one safetensors file, so that a file of the same name can take its place.
+    pub fn is_safetensors(&self) -> bool {
+        let name = self.path.extension();
+        self.files.len() == 1 && name.is_some_and(|ending| ending == "safetensors")
     }
 
     /// All tensors by name.

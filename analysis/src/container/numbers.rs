@@ -17,7 +17,7 @@ use safetensors::Dtype;
 pub(super) const READABLE: &str = "F64, F32, F16, BF16, F8_E4M3, F8_E5M2 or I8";
 
 /// The numbers of little-endian `bytes`; `None` if the type is not one that can mean a weight.
-pub(super) fn decode(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
+pub(crate) fn decode(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
     Some(match dtype {
         Dtype::F64 => decoded(bytes, f64::from_le_bytes),
         Dtype::F32 => decoded(bytes, |four| f32::from_le_bytes(four).into()),
@@ -26,6 +26,22 @@ pub(super) fn decode(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
         Dtype::F8_E4M3 => decoded(bytes, |[byte]| e4m3(byte)),
         Dtype::F8_E5M2 => decoded(bytes, |[byte]| e5m2(byte)),
         Dtype::I8 => decoded(bytes, |byte| i8::from_le_bytes(byte).into()),
+        _ => return None,
+    })
+}
+
+/// The little-endian bytes of `values`, each rounded to the nearest number of the type (to float16
+/// perhaps by way of float32, as PyTorch does); `None` if it is not a type that adapters are written in.
+pub(crate) fn encode(values: impl Iterator<Item = f64>, dtype: Dtype) -> Option<Vec<u8>> {
+    Some(match dtype {
+        Dtype::F64 => values.flat_map(f64::to_le_bytes).collect(),
+        Dtype::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
+        Dtype::F16 => values
+            .flat_map(|x| f16::from_f64(x).to_le_bytes())
+            .collect(),
+        Dtype::BF16 => values
+            .flat_map(|x| bf16::from_f64(x).to_le_bytes())
+            .collect(),
         _ => return None,
     })
 }
@@ -71,6 +87,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// 1 + 2⁻⁸ is half way between two of bfloat16's numbers: the even one is below. 1 + 2⁻¹¹ + 2⁻²⁰ is
+    /// just above half way for float16.
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_and_come_back() {
+        let values = [
+            1.0 + 2_f64.powi(-8),
+            1.0 + 2_f64.powi(-11) + 2_f64.powi(-20),
+            -0.5,
+        ];
+        for (dtype, known) in [
+            (Dtype::F64, values),
+            (Dtype::F32, values),
+            (Dtype::F16, [values[0], 1.0 + 2_f64.powi(-10), -0.5]),
+            (Dtype::BF16, [1.0, 1.0, -0.5]),
+        ] {
+            let bytes = encode(values.into_iter(), dtype).unwrap();
+            assert_eq!(decode(&bytes, dtype).unwrap(), known, "{dtype:?}");
+        }
+        assert_eq!(encode(values.into_iter(), Dtype::F8_E4M3), None);
     }
 
     /// From the paper's table 1: the ends of both ranges, and what is beyond them.

@@ -11,6 +11,7 @@ use std::io::BufReader;
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::source::Source;
 use super::{Contents, Place, TensorInfo};
@@ -53,6 +54,31 @@ pub(super) fn read(source: &Source) -> Result<Contents, Error> {
         tensors: placed(source, header.tensors, data)?,
         metadata: header.metadata,
     })
+}
+
+/// All texts of the header's metadata in their order, those too that say nothing of the tensors; none
+/// if the file is of another kind.
+pub(super) fn texts(source: &Source) -> Result<Map<String, Value>, Error> {
+    #[derive(Deserialize)]
+    struct Texts {
+        #[serde(default, rename = "__metadata__")]
+        metadata: Map<String, Value>,
+    }
+    let mut beginning = [0; LENGTH_BYTES as usize + 1];
+    if source.size() < beginning.len() as u64 {
+        return Ok(Map::new());
+    }
+    source.fill(&mut beginning, 0)?;
+    let [length @ .., brace] = beginning;
+    let length = u64::from_le_bytes(length);
+    if brace != b'{' || length > (source.size() - LENGTH_BYTES).min(LONGEST_HEADER) {
+        return Ok(Map::new());
+    }
+    let header = source.bytes(LENGTH_BYTES, LENGTH_BYTES + length)?;
+    let header: Texts = serde_json::from_slice(&header).map_err(|error| {
+        source.wrong("header", "JSON that describes tensors", error.to_string())
+    })?;
+    Ok(header.metadata)
 }
 
 /// Checks every tensor's range and moves it from the data's beginning to the file's.

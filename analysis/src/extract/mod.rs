@@ -1,0 +1,451 @@
+//! The adapter in the difference of two checkpoints: the best approximation of W_tuned − W_base at a
+//! rank, for every matrix that training changed, in PEFT's layout.
+//!
+//! | symbol | identifier |
+//! |---|---|
+//! | E = W_tuned − W_base | the matrix that is approximated, in float64 |
+//! | E_R, the nearest matrix of rank R | s·B·A with s = α/R = 1 |
+//! | ‖E − E_R‖ | [`MatrixExtract::error`] |
+//!
+//! Matrices are the `….weight` tensors of two dimensions and the kernels of convolutions. What is no
+//! matrix (biases, normalisations) and what PEFT adapts in another way (embeddings) is listed, or
+//! taken over as a whole.
+//!
+//! Source: `crate::resize` for the approximation, `crate::audit_pair` for the noise.
+
+mod names;
+mod record;
+
+use std::path::Path;
+
+use ndarray::Array2;
+use rankwise_data::{check_free, write_folder};
+use rayon::prelude::*;
+use regex::Regex;
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+
+use crate::adapter::Slot;
+use crate::audit::{Kind, natural_order};
+use crate::container::Container;
+use crate::pair::{Noise, comparable};
+use crate::resize::{
+    Loss, NewType, RankRule, Setting, Untouched, balanced, decomposed, energy_kept, expected,
+    measured, norm, root_sum, set_ranks, stored, write_json,
+};
+use crate::update::Update;
+use crate::writer::{NewTensor, write_tensors};
+use crate::{Epsilon, Error};
+use names::{is_conv1d, is_embedding, model_type, whole_name};
+pub use record::{Extracted, MatrixExtract};
+
+/// Choices of an extraction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ExtractOptions {
+    /// How many directions are kept; `None`: as many as are above the rounding of the tuned weights'
+    /// type, so that a matrix that differs by rounding alone has none.
+    pub rule: Option<RankRule>,
+    /// Only modules whose whole name this regular expression matches, as PEFT's `target_modules`.
+    pub target: Option<String>,
+    /// The type of the factors; `None`: that of the tuned weights, float32 for types of eight bits.
+    pub dtype: Option<NewType>,
+    /// Whether what changed and is no such matrix is taken over as a whole, as far as PEFT loads it:
+    /// embeddings and normalisations as `modules_to_save`, the biases of adapted layers.
+    pub whole: bool,
+}
+
+/// Extracts the adapter that leads from `base` to `tuned`, each a folder or file of a model, into the
+/// new folder `out`: `adapter_model.safetensors`, `adapter_config.json` and the record as
+/// `extract.json`. The folder is there whole or not at all.
+///
+/// ```
+/// use rankwise_analysis::{ExtractOptions, RankRule, extract};
+/// # let folder = tempfile::tempdir()?;
+/// # let tensors = |path: &std::path::Path, w: [f32; 4]| {
+/// #     let bytes: Vec<u8> = w.iter().flat_map(|value| value.to_le_bytes()).collect();
+/// #     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 2], &bytes);
+/// #     safetensors::serialize_to_file([("q.weight", view.unwrap())], None, path).unwrap();
+/// # };
+/// # let (base, tuned) = (&folder.path().join("a.safetensors"), &folder.path().join("b.safetensors"));
+/// # let out = &folder.path().join("adapter");
+/// # tensors(base, [1.0, 0.0, 0.0, 1.0]);
+/// # tensors(tuned, [1.0, 4.0, 3.0, 1.0]);
+/// // E has the singular values 4 and 3.
+/// let rule = Some(RankRule::Rank(1));
+/// let extracted = extract(base, tuned, out, &ExtractOptions { rule, ..Default::default() })?;
+/// assert!((extracted.modules[0].error.frobenius - 3.0).abs() < 1e-12);
+/// assert!((extracted.modules[0].error.relative.unwrap() - 0.6).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Mismatch`] if a number of the options is out of range or a pattern fits no module;
+/// [`Error::Module`] with [`Error::NonFinite`] if a weight is not finite; [`Error::File`] if a
+/// checkpoint cannot be read, no matrix differs, or there is something at `out`.
+pub fn extract(
+    base: &Path,
+    tuned: &Path,
+    out: &Path,
+    options: &ExtractOptions,
+) -> Result<Extracted, Error> {
+    if let Some(rule) = &options.rule {
+        rule.check()?;
+    }
+    check_free(out)?;
+    let target = options.target.as_deref().map(whole_name).transpose()?;
+    let names = (base, tuned);
+    let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
+    let is_gpt2 = model_type(names.0)?.as_deref() == Some("gpt2");
+    let pair = Pair {
+        base,
+        tuned,
+        is_gpt2,
+        target,
+        options,
+    };
+    let mut tensors: Vec<&String> = pair.tuned.tensors().keys().collect();
+    tensors.sort_by(|x, y| natural_order(x, y));
+    if let Some(rule) = &options.rule {
+        let modules = tensors
+            .iter()
+            .filter_map(|name| name.strip_suffix(".weight"));
+        rule.check_names(modules)?;
+    }
+    // Collected before the first error is looked for: which one it is does not depend on timing.
+    let results: Vec<_> = tensors.par_iter().map(|name| pair.examined(name)).collect();
+    let (mut made, mut not_covered) = (Vec::new(), Vec::new());
+    for (name, result) in tensors.iter().zip(results) {
+        match result.map_err(|error| error.of_module(name))? {
+            Found::Nothing => {}
+            Found::Adapter(one) => made.push(*one),
+            Found::Other(reason) => not_covered.push(Untouched {
+                name: (*name).clone(),
+                reason,
+            }),
+        }
+    }
+    let lost = pair.base.tensors().keys();
+    not_covered.extend(
+        lost.filter(|name| !pair.tuned.tensors().contains_key(*name))
+            .map(|name| Untouched {
+                name: name.clone(),
+                reason: format!("expected in {}, found none", pair.tuned.path().display()),
+            }),
+    );
+    if made.is_empty() {
+        let expected = format!("a matrix that differs from {}", pair.base.path().display());
+        let found = match not_covered.first() {
+            Some(other) => format!("none; {}: {}", other.name, other.reason),
+            None => "none".to_owned(),
+        };
+        return Err(Error::format(pair.tuned.path(), "tensors", expected, found));
+    }
+    let mut config = configuration(names.0, &made);
+    let mut new = Vec::new();
+    let mut whole = Vec::new();
+    if options.whole {
+        not_covered = pair.taken_whole(not_covered, &made, &mut config, &mut new, &mut whole)?;
+    }
+    let modules: Vec<MatrixExtract> = made.iter().map(|one| one.record.clone()).collect();
+    let frobenius_norm = root_sum(modules.iter().map(|m| m.frobenius_norm));
+    let together = |loss: fn(&MatrixExtract) -> &Loss| Loss {
+        spectral: modules
+            .iter()
+            .map(|m| loss(m).spectral)
+            .try_fold(0.0, |most: f64, one| Some(most.max(one?))),
+        ..Loss::new(
+            root_sum(modules.iter().map(|m| loss(m).frobenius)),
+            None,
+            frobenius_norm,
+        )
+    };
+    let extracted = Extracted {
+        base: names.0.display().to_string(),
+        tuned: names.1.display().to_string(),
+        rule: match &options.rule {
+            Some(rule) => rule.describe(),
+            None => "rank above noise".to_owned(),
+        },
+        parameters: made
+            .iter()
+            .flat_map(|one| &one.tensors)
+            .map(|tensor| tensor.shape.iter().product::<usize>())
+            .sum(),
+        frobenius_norm,
+        error: together(|m| &m.error),
+        written: together(|m| &m.written),
+        modules,
+        whole,
+        not_covered,
+    };
+    new.extend(made.into_iter().flat_map(|one| one.tensors));
+    let texts = Map::from_iter([("format".to_owned(), json!("pt"))]);
+    write_folder(out, |folder| {
+        let file = folder.join("adapter_model.safetensors");
+        write_tensors(&file, new, &texts, &pair.tuned)?;
+        write_json(&folder.join("adapter_config.json"), &config)?;
+        write_json(&folder.join("extract.json"), &extracted)
+    })?;
+    Ok(extracted)
+}
+
+/// The two checkpoints and what is wanted of them.
+struct Pair<'a> {
+    base: Container,
+    tuned: Container,
+    is_gpt2: bool,
+    target: Option<Regex>,
+    options: &'a ExtractOptions,
+}
+
+/// What a tensor gives.
+enum Found {
+    /// It did not change, or nobody asked for it.
+    Nothing,
+    Adapter(Box<Made>),
+    /// It changed, and this is why it has no adapter.
+    Other(String),
+}
+
+struct Made {
+    record: MatrixExtract,
+    tensors: [NewTensor; 2],
+}
+
+impl Pair<'_> {
+    fn examined(&self, name: &str) -> Result<Found, Error> {
+        let module = name.strip_suffix(".weight");
+        let own = module.unwrap_or(name);
+        if self
+            .target
+            .as_ref()
+            .is_some_and(|target| !target.is_match(own))
+        {
+            return Ok(Found::Nothing);
+        }
+        if self.is_same(name)? {
+            return Ok(Found::Nothing);
+        }
+        let shape = match comparable(name, &self.base, &self.tuned) {
+            Ok(shape) => shape,
+            Err(reason) => return Ok(Found::Other(reason)),
+        };
+        let dimensions = &self.tuned.tensors()[name].shape;
+        let Some(module) = module else {
+            return Ok(Found::Other(
+                "expected a layer's weight, found another name".to_owned(),
+            ));
+        };
+        let kind = match dimensions.len() {
+            2 if is_embedding(module) => {
+                return Ok(Found::Other("a table of embeddings".to_owned()));
+            }
+            2 if self.is_gpt2 && is_conv1d(module) => Kind::Conv1d,
+            2 => Kind::Linear,
+            3 => Kind::Conv1,
+            4 => Kind::Conv2d,
+            5 => Kind::Conv3d,
+            count => {
+                let expected = "expected 2 to 5 dimensions";
+                return Ok(Found::Other(format!("{expected}, found {count}")));
+            }
+        };
+        self.adapter(name, module, kind, shape)
+    }
+
+    fn adapter(
+        &self,
+        name: &str,
+        module: &str,
+        kind: Kind,
+        [m, n]: [usize; 2],
+    ) -> Result<Found, Error> {
+        let dtype = self.tuned.tensors()[name].dtype;
+        let values = self.tuned.read(name)?;
+        let before = self.base.read(name)?;
+        let matrix = Array2::from_shape_fn((m, n), |(i, j)| values[i * n + j] - before[i * n + j]);
+        drop(before);
+        let is_turned = kind == Kind::Conv1d;
+        let update = Update::Dense(if is_turned {
+            matrix.reversed_axes()
+        } else {
+            matrix
+        });
+        let mut above = 0;
+        let mut floor = 0.0;
+        let (sigma, chosen) = decomposed(&update, |sigma| {
+            let first = sigma.first().copied().unwrap_or(0.0);
+            floor = Noise::new(&values, dtype, (m, n), first).floor();
+            above = sigma.iter().filter(|&&s| s > floor).count();
+            let epsilon = Epsilon::of(dtype).unwrap_or(Epsilon::F32);
+            match &self.options.rule {
+                Some(rule) => rule.rank([module, module], sigma, (m, n), epsilon),
+                None => (above > 0).then_some(above),
+            }
+        })?;
+        let Some((rank, svd)) = chosen else {
+            return Ok(match self.options.rule {
+                // A pattern left it out.
+                Some(_) => Found::Other("no pattern of a rank fits it".to_owned()),
+                None => Found::Other(format!(
+                    "differs by rounding alone: largest singular value {:.1e}, noise floor {floor:.1e}",
+                    sigma.first().copied().unwrap_or(0.0)
+                )),
+            });
+        };
+        let whole = norm(&sigma);
+        let (b, a) = balanced(&svd, rank, 1.0);
+        let new = match (self.options.dtype, dtype) {
+            (Some(new), _) => new.dtype(),
+            (None, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) => dtype,
+            (None, _) => Dtype::F32,
+        };
+        let (inputs, outputs, window) = match self.tuned.tensors()[name].shape[..] {
+            [rows, columns] if is_turned => (vec![rows], columns, 0),
+            [rows, ref rest @ ..] => (rest.to_vec(), rows, rest.len().saturating_sub(1)),
+            [] => (Vec::new(), 1, 0),
+        };
+        let key = |factor: &str| format!("base_model.model.{module}.{factor}.weight");
+        let (a_tensor, a) = stored(&Slot::of_a(key("lora_A"), new, &inputs), new, &a)?;
+        let (b_tensor, b) = stored(&Slot::of_b(key("lora_B"), new, outputs, window), new, &b)?;
+        let record = MatrixExtract {
+            name: module.to_owned(),
+            kind,
+            shape: (m, n),
+            dtype: format!("{dtype:?}"),
+            rank,
+            rank_above_noise: above,
+            noise_floor: floor,
+            frobenius_norm: whole,
+            energy_kept: energy_kept(&sigma, rank),
+            error: expected(&sigma, rank),
+            written: measured(&update, &b, &a, 1.0, whole)?,
+        };
+        Ok(Found::Adapter(Box::new(Made {
+            record,
+            tensors: [a_tensor, b_tensor],
+        })))
+    }
+
+    /// Whether a tensor has the same bytes in both checkpoints, or the same numbers in other types.
+    fn is_same(&self, name: &str) -> Result<bool, Error> {
+        let (Some(after), Some(before)) = (
+            self.tuned.tensors().get(name),
+            self.base.tensors().get(name),
+        ) else {
+            return Ok(false);
+        };
+        if after.shape != before.shape {
+            return Ok(false);
+        }
+        if after.dtype == before.dtype {
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            self.tuned.read_raw(name, &mut one)?;
+            self.base.read_raw(name, &mut other)?;
+            if one == other {
+                return Ok(true);
+            }
+        }
+        // Zeros of two signs are the same number.
+        Ok(Epsilon::of(after.dtype).is_some()
+            && Epsilon::of(before.dtype).is_some()
+            && self.tuned.read(name)? == self.base.read(name)?)
+    }
+
+    /// Takes over what PEFT loads as a whole, and returns the rest.
+    fn taken_whole(
+        &self,
+        others: Vec<Untouched>,
+        made: &[Made],
+        config: &mut Map<String, Value>,
+        new: &mut Vec<NewTensor>,
+        whole: &mut Vec<String>,
+    ) -> Result<Vec<Untouched>, Error> {
+        let (mut left, mut modules, mut has_bias) = (Vec::new(), Vec::new(), false);
+        for other in others {
+            let parts = other.name.rsplit_once('.');
+            let Some((module, part @ ("weight" | "bias"))) = parts else {
+                left.push(other);
+                continue;
+            };
+            if !self.tuned.tensors().contains_key(&other.name) {
+                left.push(other);
+                continue;
+            }
+            let is_adapted = made.iter().any(|one| one.record.name == module);
+            let key = match (is_adapted, part) {
+                (true, "bias") => {
+                    has_bias = true;
+                    format!("base_model.model.{module}.base_layer.bias")
+                }
+                (true, _) => {
+                    left.push(other);
+                    continue;
+                }
+                (false, _) => {
+                    if modules.last().map(String::as_str) != Some(module) {
+                        modules.push(module.to_owned());
+                    }
+                    format!("base_model.model.{module}.{part}")
+                }
+            };
+            new.push(NewTensor::copy(&self.tuned, &other.name, &key)?);
+            // The module is replaced as a whole: what did not change belongs to it too.
+            whole.push(other.name);
+        }
+        modules.dedup();
+        for module in &modules {
+            for part in ["weight", "bias"] {
+                let name = format!("{module}.{part}");
+                if self.tuned.tensors().contains_key(&name) && !whole.contains(&name) {
+                    let key = format!("base_model.model.{name}");
+                    new.push(NewTensor::copy(&self.tuned, &name, &key)?);
+                    whole.push(name);
+                }
+            }
+        }
+        if has_bias {
+            config.insert("bias".to_owned(), json!("lora_only"));
+        }
+        if !modules.is_empty() {
+            config.insert("modules_to_save".to_owned(), json!(modules));
+        }
+        Ok(left)
+    }
+}
+
+fn configuration(base: &Path, made: &[Made]) -> Map<String, Value> {
+    let modules: Vec<&str> = made.iter().map(|one| one.record.name.as_str()).collect();
+    let is_turned = made.iter().any(|one| one.record.kind == Kind::Conv1d);
+    let mut fields = Map::new();
+    for (name, value) in [
+        ("peft_type", json!("LORA")),
+        ("task_type", Value::Null),
+        ("base_model_name_or_path", json!(base.display().to_string())),
+        ("inference_mode", json!(true)),
+        ("r", Value::Null),
+        ("lora_alpha", Value::Null),
+        ("lora_dropout", json!(0.0)),
+        ("target_modules", json!(modules)),
+        ("bias", json!("none")),
+        ("fan_in_fan_out", json!(is_turned)),
+        ("use_rslora", json!(false)),
+        ("use_dora", json!(false)),
+        ("init_lora_weights", json!(true)),
+        ("rank_pattern", json!({})),
+        ("alpha_pattern", json!({})),
+        ("modules_to_save", Value::Null),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+    let settings: Vec<Setting> = made
+        .iter()
+        .map(|one| Setting {
+            name: one.record.name.clone(),
+            rank: one.record.rank,
+            alpha: one.record.rank as f64,
+        })
+        .collect();
+    set_ranks(&mut fields, "", &settings, false);
+    fields
+}
