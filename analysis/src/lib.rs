@@ -23,6 +23,7 @@
 
 mod adapter;
 mod audit;
+mod compare;
 mod container;
 mod error;
 pub mod linalg;
@@ -36,6 +37,11 @@ mod update;
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
+};
+pub use compare::{
+    AgainstWeight, Amplification, Apart, ChanceSimilarity, CompareOptions, ComparedAdapter,
+    Comparison, Grid, GridChoice, Intruder, IntruderRule, Likeness, PairRecord, SideRecord,
+    Similarity, UpdateRecord, compare, principal_angles, subspace_similarity,
 };
 pub use error::Error;
 pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};

@@ -19,6 +19,8 @@ pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,
 };
+pub(crate) use discovery::{Candidate, candidates};
+pub(crate) use record::role;
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.
@@ -125,7 +127,7 @@ fn whole(file: &Path, reason: impl Into<String>) -> Refused {
 
 /// The first segment of a name that is a number: segments end in dots, in kohya's names in
 /// underscores.
-fn first_number(name: &str) -> Option<usize> {
+pub(crate) fn first_number(name: &str) -> Option<usize> {
     let separator = if name.contains('.') { '.' } else { '_' };
     name.split(separator)
         .find_map(|segment| segment.parse().ok())

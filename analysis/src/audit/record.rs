@@ -165,7 +165,7 @@ impl ModuleAudit {
     }
 }
 
-fn role(name: &str) -> String {
+pub(crate) fn role(name: &str) -> String {
     let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
     let separator = if name.contains('.') { '.' } else { '_' };
     let parts: Vec<&str> = name
