@@ -179,9 +179,8 @@ impl Adapter {
     /// [`Error::File`] if there is no base model, or no weight of that name in it, or it cannot be
     /// read; [`Error::Mismatch`] if it has another shape.
     pub fn base_weight(&self, module: &Module) -> Result<Array2<f64>, Error> {
-        let missing = |expected: String| {
-            Error::format(self.weights.path(), "base model", expected, "none")
-        };
+        let missing =
+            |expected: String| Error::format(self.weights.path(), "base model", expected, "none");
         let Some(base) = &self.base else {
             return Err(missing("a checkpoint".to_owned()));
         };

@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::{Error, Side, TauRule};
+pub(crate) use discovery::{Candidate, candidates};
+pub(crate) use record::role;
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,
 };
-pub(crate) use discovery::{Candidate, candidates};
-pub(crate) use record::role;
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.

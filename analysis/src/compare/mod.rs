@@ -31,8 +31,8 @@ pub use record::{
     Apart, ComparedAdapter, Comparison, Grid, Likeness, PairRecord, SideRecord, Similarity,
     UpdateRecord,
 };
-use subspace::{angles_of, similarity_of};
 pub use subspace::{ChanceSimilarity, principal_angles, subspace_similarity};
+use subspace::{angles_of, similarity_of};
 use weight::Weight;
 pub use weight::{AgainstWeight, Amplification, Intruder, IntruderRule};
 
@@ -97,7 +97,11 @@ impl CompareOptions {
         }
         let rule = self.intruders;
         if rule.k == 0 {
-            return wrong("directions searched for intruders", "1 or more", "0".to_owned());
+            return wrong(
+                "directions searched for intruders",
+                "1 or more",
+                "0".to_owned(),
+            );
         }
         if !(rule.epsilon > 0.0 && rule.epsilon <= 1.0) {
             let expected = "above 0 and at most 1";
@@ -163,7 +167,10 @@ pub fn compare<P: AsRef<Path>>(
     let (groups, mut apart) = shared(&adapters);
     if groups.is_empty() {
         let path = Path::new(&adapters[0].record.path);
-        let others: Vec<_> = adapters[1..].iter().map(|a| a.record.path.as_str()).collect();
+        let others: Vec<_> = adapters[1..]
+            .iter()
+            .map(|a| a.record.path.as_str())
+            .collect();
         let expected = format!("one of the name and shape of one in {}", others.join(", "));
         let found = match apart.first() {
             Some(first) => format!("none; {}: {}", first.module, first.reason),
@@ -219,7 +226,12 @@ fn opened<P: AsRef<Path>>(
                 let path = shown.clone();
                 refused.push(Refused { path, name, reason });
             };
-            let name = || file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = || {
+                file.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            };
             let beside = Beside {
                 base: options.base.as_deref(),
                 initial: None,
@@ -255,7 +267,10 @@ fn opened<P: AsRef<Path>>(
         let path = paths.first().map_or(Path::new(""), AsRef::as_ref);
         let found = match (adapters.len(), refused.first()) {
             (count, Some(first)) => {
-                format!("{count}; {} in {}: {}", first.name, first.path, first.reason)
+                format!(
+                    "{count}; {} in {}: {}",
+                    first.name, first.path, first.reason
+                )
             }
             (count, None) => count.to_string(),
         };
@@ -370,7 +385,11 @@ fn of_group(
     }
     let weight = match (&options.base, read.first()) {
         (Some(_), Some(&(place, module, _))) => {
-            match adapters[place].adapter.base_weight(module).and_then(Weight::new) {
+            match adapters[place]
+                .adapter
+                .base_weight(module)
+                .and_then(Weight::new)
+            {
                 Ok(weight) => Some(weight),
                 Err(error) => {
                     let all = read.iter().map(|one| one.0).collect();
@@ -382,7 +401,9 @@ fn of_group(
         _ => None,
     };
     for (place, module, directions) in &read {
-        let against = weight.as_ref().map(|w| w.against(directions, options.intruders));
+        let against = weight
+            .as_ref()
+            .map(|w| w.against(directions, options.intruders));
         let against_weight = match against.transpose() {
             Ok(against) => against,
             Err(error) => {
@@ -490,7 +511,11 @@ fn side_record(
             second: columns,
         }
     });
-    let angles = if in_full.is_some() { angles } else { Vec::new() };
+    let angles = if in_full.is_some() {
+        angles
+    } else {
+        Vec::new()
+    };
     Ok(SideRecord {
         dimension,
         top: at(1, 1),
@@ -512,9 +537,16 @@ mod tests {
     #[test]
     fn steps_are_the_last_numbers_of_names() {
         let of = |paths: &[&str]| steps(&paths.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
-        let run = ["run-3/checkpoint-500", "run-3/checkpoint-1000/", "run-3/final"];
+        let run = [
+            "run-3/checkpoint-500",
+            "run-3/checkpoint-1000/",
+            "run-3/final",
+        ];
         assert_eq!(of(&run), [Some(500), Some(1000), None]);
-        assert_eq!(of(&["r8-step20/adapter", "r8-step3/adapter"]), [Some(20), Some(3)]);
+        assert_eq!(
+            of(&["r8-step20/adapter", "r8-step3/adapter"]),
+            [Some(20), Some(3)]
+        );
         assert_eq!(of(&["same-1", "same-1"]), [None, None]);
     }
 

@@ -180,9 +180,8 @@ impl Likeness {
 
     /// Of one module, if neither update is zero.
     pub fn of(self, pair: &PairRecord) -> Option<f64> {
-        let side = |side: &Option<SideRecord>, value: fn(&SideRecord) -> f64| {
-            side.as_ref().map(value)
-        };
+        let side =
+            |side: &Option<SideRecord>, value: fn(&SideRecord) -> f64| side.as_ref().map(value);
         match self {
             Self::PhiLeft => side(&pair.left, |s| s.chosen.phi),
             Self::PhiRight => side(&pair.right, |s| s.chosen.phi),

@@ -109,11 +109,7 @@ impl Weight {
         Ok(Self { matrix, svd, rank })
     }
 
-    pub fn against(
-        &self,
-        update: &Directions,
-        rule: IntruderRule,
-    ) -> Result<AgainstWeight, Error> {
+    pub fn against(&self, update: &Directions, rule: IntruderRule) -> Result<AgainstWeight, Error> {
         let directions = self.nearest(update, rule.k)?;
         Ok(AgainstWeight {
             amplification: self.amplification(update),
@@ -156,16 +152,17 @@ impl Weight {
         let first = leading(&tuned.u, k);
         let cosines = leading(&self.svd.u, self.rank).t().dot(&first);
         let directions = cosines.axis_iter(Axis(1)).enumerate().map(|(j, column)| {
-            let (nearest, cosine) = column.iter().enumerate().fold(
-                (0, 0.0_f64),
-                |best, (i, cosine)| {
-                    if cosine.abs() > best.1 {
-                        (i + 1, cosine.abs())
-                    } else {
-                        best
-                    }
-                },
-            );
+            let (nearest, cosine) =
+                column
+                    .iter()
+                    .enumerate()
+                    .fold((0, 0.0_f64), |best, (i, cosine)| {
+                        if cosine.abs() > best.1 {
+                            (i + 1, cosine.abs())
+                        } else {
+                            best
+                        }
+                    });
             Intruder {
                 place: j + 1,
                 singular_value: tuned.s[j],
