@@ -72,6 +72,9 @@ pub enum Command {
         rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes"
     )]
     Audit(AuditOptions),
+    /// Compare adapters: shared directions, angles, cosines, intruders, the course of a run.
+    #[command(after_help = crate::commands::compare::EXAMPLES)]
+    Compare(crate::commands::compare::Options),
     /// Draw a figure from recorded runs.
     #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]
     Figure(FigureOptions),

@@ -1,6 +1,7 @@
 mod audit;
 mod bench;
 mod checkpoints;
+pub mod compare;
 mod features;
 mod output;
 mod reproduce;
@@ -33,6 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Reproduce(options) => reproduce::run(options, common),
         Command::Verify(options) => verify::run(options, common),
         Command::Audit(options) => audit::run(options, common),
+        Command::Compare(options) => compare::run(options, common),
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),
