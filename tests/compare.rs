@@ -8,7 +8,9 @@ use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = "analysis/tests/fixtures/compare";
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(fixtures).join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(fixtures)
+        .join(name)
 }
 
 fn compare() -> Command {
@@ -20,7 +22,11 @@ fn compare() -> Command {
 /// The exit code and the message on standard error.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
-    assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.stdout.is_empty(),
+        "{:?}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     let message = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), message)
 }
@@ -30,13 +36,24 @@ fn two_adapters_and_their_base_in_every_form() {
     let out = tempfile::tempdir().unwrap();
     let output = compare()
         .args([fixture("linear/one"), fixture("linear/other")])
-        .args(["--json", "--intruder-k", "5", "--intruder-cosine", "0.7", "--base"])
+        .args([
+            "--json",
+            "--intruder-k",
+            "5",
+            "--intruder-cosine",
+            "0.7",
+            "--base",
+        ])
         .arg(fixture("linear/base"))
         .arg("--out")
         .arg(out.path())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     let kept = fs::read_to_string(out.path().join("comparison.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), printed);
@@ -53,7 +70,10 @@ fn two_adapters_and_their_base_in_every_form() {
         let theirs = phi.as_array().unwrap().last().unwrap().as_f64().unwrap();
         // As in the library's own test: singular vectors of small random matrices.
         assert!((all - theirs).abs() < 1e-11, "{all} {theirs}");
-        let column = header.iter().position(|&name| name == "left_all_phi").unwrap();
+        let column = header
+            .iter()
+            .position(|&name| name == "left_all_phi")
+            .unwrap();
         let written: f64 = line.split(',').nth(column).unwrap().parse().unwrap();
         assert_eq!(written, all);
     }
@@ -62,8 +82,16 @@ fn two_adapters_and_their_base_in_every_form() {
         let expected = &of[update["adapter"].as_u64().unwrap() as usize]["intruders"];
         assert_eq!(&update["against_weight"]["intruders"], expected);
     }
-    for name in ["similarity.svg", "layers.svg", "similarity.png", "updates.parquet"] {
-        assert!(fs::metadata(out.path().join(name)).unwrap().len() > 100, "{name}");
+    for name in [
+        "similarity.svg",
+        "layers.svg",
+        "similarity.png",
+        "updates.parquet",
+    ] {
+        assert!(
+            fs::metadata(out.path().join(name)).unwrap().len() > 100,
+            "{name}"
+        );
     }
     let section = fs::read_to_string(out.path().join("section.html")).unwrap();
     assert!(section.contains("<h2>one and other</h2>"), "{section}");
@@ -81,8 +109,14 @@ fn the_table_fits_100_columns_and_names_what_was_found() {
     let tables = text.lines().take_while(|line| !line.starts_with("- "));
     let widest = tables.map(|line| line.chars().count()).max().unwrap();
     assert!(widest <= 100, "{widest}:\n{text}");
-    assert!(text.contains("- one and other share 3 of 3 and 3 modules."), "{text}");
-    assert!(text.contains("intruder dimensions in 3 of 3 modules"), "{text}");
+    assert!(
+        text.contains("- one and other share 3 of 3 and 3 modules."),
+        "{text}"
+    );
+    assert!(
+        text.contains("one: 4 intruder dimensions in 2 of 3 modules"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -100,7 +134,10 @@ fn directions_are_all_or_numbers() {
     assert_eq!(grid("4,1,1"), serde_json::json!([1, 4]));
     let (code, message) = refused(compare().args(["a", "b", "--directions", "0"]));
     assert_eq!(code, Some(2));
-    assert!(message.contains("expected all or numbers from 1 on, found \"0\""), "{message}");
+    assert!(
+        message.contains("expected all or numbers from 1 on, found \"0\""),
+        "{message}"
+    );
 }
 
 /// The checkpoints of one run: the first is the trained adapter halved, the last doubled.
@@ -124,7 +161,11 @@ fn a_run_over_time_and_many_adapters() {
             .arg(out.path())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let course = run(&["--over-time"]);
@@ -133,7 +174,10 @@ fn a_run_over_time_and_many_adapters() {
         .filter_map(|line| line.split_whitespace().next()?.strip_prefix("checkpoint-"))
         .collect();
     assert_eq!(steps, ["9", "10", "200"], "{course}");
-    assert!(course.contains("those of the last checkpoint to 0.9 from checkpoint-10 on"), "{course}");
+    assert!(
+        course.contains("those of the last checkpoint to 0.9 from checkpoint-10 on"),
+        "{course}"
+    );
     assert!(out.path().join("course.svg").is_file());
     let many = run(&[]);
     assert!(
@@ -147,8 +191,14 @@ fn a_run_over_time_and_many_adapters() {
 fn what_cannot_be_compared_ends_with_code_2() {
     let one = fixture("linear/one");
     for (other, expected) in [
-        (fixture("conv1d/one"), "modules: expected one of the name and shape of one in"),
-        (fixture("linear/base"), "adapters: expected two or more, found 1; model.safetensors in"),
+        (
+            fixture("conv1d/one"),
+            "modules: expected one of the name and shape of one in",
+        ),
+        (
+            fixture("linear/base"),
+            "adapters: expected two or more, found 1; model.safetensors in",
+        ),
         (fixture("nothing"), "nothing"),
     ] {
         let (code, message) = refused(compare().args([&one, &other]));
@@ -157,8 +207,14 @@ fn what_cannot_be_compared_ends_with_code_2() {
     }
     let (code, message) = refused(compare().arg(&one));
     assert_eq!(code, Some(2));
-    assert!(message.contains("adapters: expected two or more, found 1"), "{message}");
+    assert!(
+        message.contains("adapters: expected two or more, found 1"),
+        "{message}"
+    );
     let (code, message) = refused(compare().args([&one, &one]).args(["--rank", "0"]));
     assert_eq!(code, Some(2));
-    assert!(message.contains("rank of the comparison: expected 1 or more, found 0"), "{message}");
+    assert!(
+        message.contains("rank of the comparison: expected 1 or more, found 0"),
+        "{message}"
+    );
 }

@@ -305,7 +305,7 @@ fn cells(scene: &mut Scene, map: &HeatMap, scale: &Axis, field: Frame, side: f64
             let shade = color(scale.fraction(value));
             scene.area(frame.corners().to_vec(), shade, 1.0);
             if let Some(decimals) = map.decimals {
-                let text = format!("{value:.decimals$}").replace('-', "−");
+                let text = written(value, decimals);
                 let size = (0.8 * side * TICK / font::width(&text, TICK)).min(TICK);
                 let ink = if shade.luminance() > 0.3 { INK } else { WHITE };
                 if size >= SMALLEST {
@@ -317,6 +317,16 @@ fn cells(scene: &mut Scene, map: &HeatMap, scale: &Axis, field: Frame, side: f64
     scene.border(&field, GREY, 1.3);
 }
 
+/// A number with a true minus sign, and none before zero.
+fn written(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(rest) if rest.bytes().all(|byte| matches!(byte, b'0' | b'.')) => rest.to_owned(),
+        Some(rest) => format!("−{rest}"),
+        None => text,
+    }
+}
+
 fn names(
     scene: &mut Scene,
     map: &HeatMap,
@@ -325,7 +335,18 @@ fn names(
     is_turned: bool,
     (left, below): (f64, f64),
 ) {
-    let fitted = |text: &str, room: f64| TICK * (room / font::width(text, TICK)).min(1.0);
+    let widest = |names: &[String]| {
+        let widths = names.iter().map(|name| font::width(name, TICK));
+        widths.fold(1.0, f64::max)
+    };
+    // One size for all names of a side: the longest one's.
+    let fitted = |names: &[String], room: f64| {
+        (TICK * (room / widest(names)).min(1.0)).min(side.max(SMALLEST))
+    };
+    let (row_size, column_size) = (
+        fitted(&map.rows, left - GAP),
+        fitted(&map.columns, below - GAP),
+    );
     // Where cells are narrower than their names, only every so many have theirs.
     let step = |needed: f64| ((needed / side).ceil() as usize).max(1).next_power_of_two();
     let tall = if are_numbers(&map.rows) {
@@ -339,31 +360,24 @@ fn names(
     };
     for (row, name) in map.rows.iter().enumerate() {
         if is_shown(&map.rows, tall, row) {
-            let size = fitted(name, left - GAP).min(side.max(SMALLEST));
             let at = (
                 field.left - 0.7 * GAP,
                 field.top + (row as f64 + 0.5) * side,
             );
-            scene.text(name, at, size, INK, Anchor::End);
+            scene.text(name, at, row_size, INK, Anchor::End);
         }
     }
-    let widest = map
-        .columns
-        .iter()
-        .map(|name| font::width(name, TICK))
-        .fold(0.0, f64::max);
     let wide = if are_numbers(&map.columns) {
-        step(widest + 0.5 * GAP)
+        step(widest(&map.columns) + 0.5 * GAP)
     } else {
         1
     };
     for (column, name) in map.columns.iter().enumerate() {
         let middle = field.left + (column as f64 + 0.5) * side;
         if is_turned {
-            let size = fitted(name, below - GAP).min(side.max(SMALLEST));
-            let length = font::width(name, size);
+            let length = font::width(name, column_size);
             let at = (middle, field.bottom + 0.7 * GAP + length / 2.0);
-            scene.turned_text(name, at, size, INK);
+            scene.turned_text(name, at, column_size, INK);
         } else if is_shown(&map.columns, wide, column) {
             let at = (middle, field.bottom + 0.7 * GAP + TICK / 2.0);
             scene.text(name, at, TICK, INK, Anchor::Middle);
@@ -441,6 +455,14 @@ mod tests {
             assert!(texts.contains(&text), "{text}: {texts:?}");
         }
         assert!(!texts.contains(&"NaN"));
+    }
+
+    #[test]
+    fn no_minus_before_zero() {
+        assert_eq!(
+            (written(-0.001, 2), written(-0.25, 1)),
+            ("0.00".into(), "−0.2".into())
+        );
     }
 
     #[test]

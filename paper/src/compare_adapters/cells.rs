@@ -13,6 +13,18 @@ const PLACES: [&str; MOST] = [
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14",
 ];
 
+/// Longer names keep their end.
+const LONGEST: usize = 28;
+
+fn cut(name: String) -> String {
+    let length = name.chars().count();
+    if length <= LONGEST {
+        return name;
+    }
+    let end: String = name.chars().skip(length - LONGEST + 1).collect();
+    format!("…{end}")
+}
+
 fn number(value: Option<f64>, decimals: usize) -> String {
     value.map_or("–".to_owned(), |value| {
         // No −0.00 for what rounds to zero.
@@ -47,18 +59,8 @@ pub fn list_cells(comparison: &Comparison) -> Cells {
 /// Two adapters: one row a module; φ of the outputs' and the inputs' side.
 pub fn pair_module_cells(comparison: &Comparison) -> Cells {
     let header = vec![
-        "module",
-        "ranks",
-        "cosine",
-        "dist.",
-        "φ1 out",
-        "φ1 in",
-        "chance",
-        "φr out",
-        "φr in",
-        "chance",
-        "angle out",
-        "angle in",
+        "module", "ranks", "cosine", "dist.", "φ1 out", "φ1 in", "φr out", "φr in", "chance",
+        "∠ out", "∠ in",
     ];
     let names = short_names(comparison.pairs.iter().map(|pair| &*pair.module));
     let rows = comparison.pairs.iter().zip(names).map(|(pair, name)| {
@@ -73,13 +75,12 @@ pub fn pair_module_cells(comparison: &Comparison) -> Cells {
         };
         let angle = |side| of(side, |s| s.mean_angle.to_degrees(), 1);
         vec![
-            name,
+            cut(name),
             format!("{}/{}", pair.ranks[0], pair.ranks[1]),
             number(pair.cosine, 2),
             number(pair.distance, 2),
             of(left, |s| s.top.phi, 2),
             of(right, |s| s.top.phi, 2),
-            chance(|s| s.top.chance.mean),
             of(left, |s| s.all.phi, 2),
             of(right, |s| s.all.phi, 2),
             chance(|s| s.all.chance.mean),
@@ -92,8 +93,8 @@ pub fn pair_module_cells(comparison: &Comparison) -> Cells {
 
 /// What the columns of [`pair_module_cells`] mean.
 pub const PAIR_LEGEND: &str = "φ1: the first directions; φr: all of them; out and in: the outputs' \
-    and the inputs' side;\ndist.: 0 equal, 1 orthogonal, 1.41 opposite; angle: mean principal angle \
-    in degrees.";
+    and the inputs' side;\nchance: φr of random directions; dist.: 0 equal, 1 orthogonal, 1.41 \
+    opposite;\n∠: mean principal angle in degrees.";
 
 /// Many adapters: one likeness of every two, numbered as in [`list_cells`]; `None` if there are too
 /// many for a terminal.
@@ -160,7 +161,7 @@ pub fn intruder_cells(comparison: &Comparison) -> Cells {
                 _ => format!("{} …", intruders[..3].join(" ")),
             };
             Some(vec![
-                name,
+                cut(name),
                 (update.adapter + 1).to_string(),
                 update.measures.numerical_rank.to_string(),
                 format!("{:.3}", update.measures.frobenius_norm),

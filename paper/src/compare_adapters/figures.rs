@@ -120,13 +120,19 @@ pub fn similarity_maps(comparison: &Comparison) -> Result<Figure> {
 /// If no module has a layer and directions in both adapters.
 pub fn layer_chart(comparison: &Comparison) -> Result<Figure> {
     type Value = fn(&PairRecord) -> Option<f64>;
-    let quantities: [(&str, Value); 4] = [
-        ("φ(1, 1), output side", |p| Some(p.left.as_ref()?.top.phi)),
-        ("φ(1, 1), input side", |p| Some(p.right.as_ref()?.top.phi)),
-        ("Cosine of the updates", |p| p.cosine),
-        ("Distance (0 equal, 1 orthogonal)", |p| p.distance),
+    let quantities: [(&str, &str, Value); 4] = [
+        ("First directions, output side", "φ(1, 1)", |p| {
+            Some(p.left.as_ref()?.top.phi)
+        }),
+        ("First directions, input side", "φ(1, 1)", |p| {
+            Some(p.right.as_ref()?.top.phi)
+        }),
+        ("Cosine of the updates", "Cosine", |p| p.cosine),
+        ("Distance of the updates", "0 equal, 1 orthogonal", |p| {
+            p.distance
+        }),
     ];
-    let panels = quantities.into_iter().map(|(title, value)| {
+    let panels = quantities.into_iter().map(|(title, y_label, value)| {
         let curves = roles(comparison)
             .into_iter()
             .enumerate()
@@ -150,7 +156,7 @@ pub fn layer_chart(comparison: &Comparison) -> Result<Figure> {
         Panel {
             title: title.to_owned(),
             x_label: "Layer".to_owned(),
-            y_label: title.split(',').next().unwrap_or_default().to_owned(),
+            y_label: y_label.to_owned(),
             curves: curves.collect(),
             ..Panel::default()
         }
@@ -199,9 +205,8 @@ pub fn likeness_maps(comparison: &Comparison) -> Result<Figure> {
             .collect();
         let least = values.iter().flatten().copied().fold(range.0, f64::min);
         // Opposite updates have negative cosines: the range widens in steps that ticks like.
-        range.0 = (least * 5.0 - 1e-9).ceil().min(0.0) / 5.0;
-        if least < range.0 {
-            range.0 -= 0.2;
+        if least < -0.005 {
+            range.0 = (least * 5.0).floor() / 5.0;
         }
         let is_angle = matches!(likeness, Likeness::AngleLeft);
         HeatMap {

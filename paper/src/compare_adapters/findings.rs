@@ -118,8 +118,7 @@ fn two(comparison: &Comparison) -> Vec<String> {
         };
         if inner > out + APART {
             findings.push(format!(
-                "{}: so it is where adapters start from one random A, as with one seed, and move it \
-                 little.",
+                "{}, as it does where adapters start from one random A and move it little.",
                 word("input", inner, "output", out)
             ));
         } else if out > inner + APART {

@@ -81,6 +81,12 @@ pub fn comparison_labels(comparison: &Comparison) -> Vec<String> {
     let after = (0..shortest.saturating_sub(before + 1))
         .take_while(|k| is_common(k, from_end))
         .count();
+    // The last part alone where it tells them apart.
+    let last = |path: &Vec<&str>| from_end(path, after);
+    let different: std::collections::BTreeSet<String> = paths.iter().map(last).collect();
+    if different.len() == paths.len() {
+        return paths.iter().map(last).collect();
+    }
     let label = |path: &Vec<&str>| path[before..path.len() - after].join("/");
     paths.iter().map(label).collect()
 }
