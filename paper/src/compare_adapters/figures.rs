@@ -242,7 +242,7 @@ pub fn course_chart(comparison: &Comparison) -> Result<Figure> {
     let curve = |label: &str, style: usize, mean: Vec<f64>| Curve {
         label: label.to_owned(),
         color: PALETTE[style],
-        stroke: if style % 2 == 0 {
+        stroke: if style.is_multiple_of(2) {
             Stroke::Solid
         } else {
             Stroke::Dashed
@@ -292,10 +292,12 @@ pub fn course_chart(comparison: &Comparison) -> Result<Figure> {
             curve("To the last checkpoint", 0, to_last(likeness)),
             curve("To the checkpoint before", 1, to_previous(likeness)),
         ];
-        let is_share = curves
-            .iter()
-            .flat_map(|curve| &curve.mean)
-            .all(|value| value.is_nan() || *value >= 0.0);
+        let is_angle = likeness == Likeness::AngleLeft;
+        let is_share = !is_angle
+            && curves
+                .iter()
+                .flat_map(|curve| &curve.mean)
+                .all(|value| value.is_nan() || *value >= 0.0);
         panel(
             name.to_owned(),
             name.split(',').next().unwrap_or(name),
@@ -326,6 +328,7 @@ pub fn course_chart(comparison: &Comparison) -> Result<Figure> {
         likeness(&of_phi("output"), Likeness::PhiLeft),
         likeness(&of_phi("input"), Likeness::PhiRight),
         likeness("Cosine of the updates", Likeness::Cosine),
+        likeness("Mean angle in degrees, output side", Likeness::AngleLeft),
     ];
     Ok(grid(&panels, 2)?)
 }

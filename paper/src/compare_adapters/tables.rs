@@ -6,6 +6,10 @@ use rankwise_data::{Column, Table};
 
 use super::SIDES;
 
+/// Where on a side φ is taken, and which number of it.
+type PlaceOf = fn(&SideRecord) -> Similarity;
+type NumberOf = fn(Similarity) -> f64;
+
 /// One row a module of two adapters.
 ///
 /// # Errors
@@ -19,7 +23,7 @@ pub fn pairs_table(comparison: &Comparison) -> Result<Table> {
     let whole = |value: fn(&PairRecord) -> usize| -> Column { pairs.iter().map(value).collect() };
     let real =
         |value: fn(&PairRecord) -> Option<f64>| -> Column { pairs.iter().map(value).collect() };
-    let mut columns = vec![
+    let columns = vec![
         ("first", path(|p| p.first)),
         ("second", path(|p| p.second)),
         ("module", pairs.iter().map(|p| p.module.clone()).collect()),
@@ -34,11 +38,15 @@ pub fn pairs_table(comparison: &Comparison) -> Result<Table> {
         ("distance", real(|p| p.distance)),
         ("norm_ratio", real(|p| p.norm_ratio)),
     ];
+    let mut columns: Vec<(String, Column)> = columns
+        .into_iter()
+        .map(|(name, column)| (name.to_owned(), column))
+        .collect();
     for ((_, side), prefix) in SIDES.into_iter().zip(["left", "right"]) {
         let of = |value: fn(&SideRecord) -> f64| -> Column {
             pairs.iter().map(|pair| side(pair).map(value)).collect()
         };
-        let places: [(&str, fn(&SideRecord) -> Similarity); 5] = [
+        let places: [(&str, PlaceOf); 5] = [
             ("top", |s| s.top),
             ("chosen", |s| s.chosen),
             ("half", |s| s.half),
@@ -46,7 +54,7 @@ pub fn pairs_table(comparison: &Comparison) -> Result<Table> {
             ("energy_99", |s| s.energy_99),
         ];
         for (place, at) in places {
-            let fields: [(&str, fn(Similarity) -> f64); 5] = [
+            let fields: [(&str, NumberOf); 5] = [
                 ("i", |s| s.i as f64),
                 ("j", |s| s.j as f64),
                 ("phi", |s| s.phi),
@@ -55,102 +63,14 @@ pub fn pairs_table(comparison: &Comparison) -> Result<Table> {
             ];
             for (field, value) in fields {
                 let values = pairs.iter().map(|pair| side(pair).map(|s| value(at(s))));
-                columns.push((name(prefix, place, field), values.collect()));
+                columns.push((format!("{prefix}_{place}_{field}"), values.collect()));
             }
         }
-        columns.push((name(prefix, "mean", "angle"), of(|s| s.mean_angle)));
+        columns.push((format!("{prefix}_mean_angle"), of(|s| s.mean_angle)));
     }
-    Ok(Table::new(columns)?)
-}
-
-/// `left_top_phi`: a fixed set of names, put together here once.
-fn name(prefix: &str, place: &str, field: &str) -> &'static str {
-    macro_rules! names {
-        ($(($prefix:literal, $place:literal, $($field:literal),+)),+ $(,)?) => {
-            match (prefix, place, field) {
-                $($(($prefix, $place, $field) => concat!($prefix, "_", $place, "_", $field),)+)+
-                _ => "",
-            }
-        };
-    }
-    names!(
-        ("left", "top", "i", "j", "phi", "chance", "chance_deviation"),
-        (
-            "left",
-            "chosen",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        (
-            "left",
-            "half",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        ("left", "all", "i", "j", "phi", "chance", "chance_deviation"),
-        (
-            "left",
-            "energy_99",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        ("left", "mean", "angle"),
-        (
-            "right",
-            "top",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        (
-            "right",
-            "chosen",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        (
-            "right",
-            "half",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        (
-            "right",
-            "all",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        (
-            "right",
-            "energy_99",
-            "i",
-            "j",
-            "phi",
-            "chance",
-            "chance_deviation"
-        ),
-        ("right", "mean", "angle"),
-    )
+    let (names, values): (Vec<String>, Vec<Column>) = columns.into_iter().unzip();
+    let columns = names.iter().map(String::as_str).zip(values);
+    Ok(Table::new(columns.collect())?)
 }
 
 /// One row an update: its ranks and, with a base model, what it does to the weight.
