@@ -92,6 +92,9 @@ pub enum Command {
         rankwise extract --base pretrained/ --tuned merged/ --above-noise --out adapter"
     )]
     Extract(crate::commands::extract::Options),
+    /// Compare adapters: shared directions, angles, cosines, intruders, the course of a run.
+    #[command(after_help = crate::commands::compare::EXAMPLES)]
+    Compare(crate::commands::compare::Options),
     /// Draw a figure from recorded runs.
     #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]
     Figure(FigureOptions),

@@ -23,6 +23,7 @@
 
 mod adapter;
 mod audit;
+mod compare;
 mod container;
 mod error;
 mod extract;
@@ -44,6 +45,11 @@ pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
+pub use compare::{
+    AgainstWeight, Amplification, Apart, ChanceSimilarity, CompareOptions, ComparedAdapter,
+    Comparison, Grid, GridChoice, Intruder, IntruderRule, Likeness, PairRecord, SideRecord,
+    Similarity, UpdateRecord, compare, principal_angles, subspace_similarity,
+};
 pub use error::Error;
 pub use extract::{ExtractOptions, Extracted, MatrixExtract, extract};
 pub use link::{
@@ -57,9 +63,9 @@ pub use pair::{
 };
 pub use peft::PeftAdapter;
 pub use product::{product_singular_values, stored_product_singular_values};
-pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};
-pub use stored::{Storage, StoredMatrix};
 pub use resize::{
     Change, Loss, ModuleResize, NewScale, NewType, RankRule, ResizeOptions, ResizeTotals, Resized,
     Untouched, resize,
 };
+pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};
+pub use stored::{Storage, StoredMatrix};

@@ -1,5 +1,5 @@
 //! Figures as pure functions of data: curves with bands, grids of charts that
-//! share a legend, and scatter plots, as SVG and PNG.
+//! share a legend, scatter plots and heat maps, as SVG and PNG.
 //!
 //! A figure's bytes depend on its data alone: the font is embedded, nothing is
 //! read from the system, and drawing is sequential. A chart is first laid out
@@ -24,6 +24,7 @@ mod error;
 mod figure;
 mod font;
 mod frame;
+mod heat_map;
 mod inset;
 mod legend;
 mod panel;
@@ -39,6 +40,7 @@ pub use axis::{LOG_FLOOR, Scale};
 pub use error::Error;
 pub use figure::Figure;
 pub use font::{FONT_FACE_CSS, FONT_FAMILY};
+pub use heat_map::{HeatMap, heat_map, heat_maps};
 pub use inset::Inset;
 pub use panel::{Curve, Panel, grid, panel};
 pub use scatter::{Group, Scatter, scatter, scatter_grid};

@@ -2,6 +2,7 @@
 
 mod audit;
 mod compare;
+mod compare_adapters;
 mod drawing;
 mod findings;
 mod link;
@@ -21,6 +22,12 @@ pub use audit::{
     findings_table, overview_cells, overview_text, pair_page, refused_table,
 };
 pub use compare::{Comparison, Difference, Row, compare};
+pub use compare_adapters::{
+    ComparisonReport, LikenessMatrix, PAIR_LEGEND, comparison_findings, comparison_labels,
+    comparison_section, course_cells, course_chart, grid_table, intruder_cells, layer_chart,
+    likeness_cells, likeness_maps, likeness_table, list_cells, pair_module_cells, pairs_table,
+    similarity_maps, updates_table,
+};
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
 pub use link::{Link, RANK_MEASURES, link};

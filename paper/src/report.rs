@@ -105,24 +105,8 @@ fn html(report: &Report) -> String {
             figure.svg_inline()
         );
     }
-    for (title, (header, rows)) in sections(report) {
-        let _ = write!(
-            text,
-            "<h2>{}</h2>\n<div class=\"wide\"><table>\n<tr>",
-            escape(title)
-        );
-        for cell in &header {
-            let _ = write!(text, "<th>{}</th>", escape(cell));
-        }
-        text.push_str("</tr>\n");
-        for row in rows {
-            text.push_str("<tr>");
-            for cell in &row {
-                let _ = write!(text, "<td>{}</td>", escape(cell));
-            }
-            text.push_str("</tr>\n");
-        }
-        text.push_str("</table></div>\n");
+    for (title, cells) in sections(report) {
+        let _ = write!(text, "<h2>{}</h2>\n{}", escape(title), html_table(&cells));
     }
     let _ = write!(
         text,
@@ -132,7 +116,25 @@ fn html(report: &Report) -> String {
     text
 }
 
-fn escape(text: &str) -> String {
+/// Cells as a table of a page.
+pub(crate) fn html_table((header, rows): &Cells) -> String {
+    let mut text = "<div class=\"wide\"><table>\n<tr>".to_owned();
+    for cell in header {
+        let _ = write!(text, "<th>{}</th>", escape(cell));
+    }
+    text.push_str("</tr>\n");
+    for row in rows {
+        text.push_str("<tr>");
+        for cell in row {
+            let _ = write!(text, "<td>{}</td>", escape(cell));
+        }
+        text.push_str("</tr>\n");
+    }
+    text.push_str("</table></div>\n");
+    text
+}
+
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -1,6 +1,7 @@
 pub mod audit;
 mod bench;
 mod checkpoints;
+pub mod compare;
 pub mod extract;
 mod features;
 mod output;
@@ -39,6 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Audit(options) => audit::run(options, common),
         Command::Resize(options) => resize::run(options, common),
         Command::Extract(options) => extract::run(options, common),
+        Command::Compare(options) => compare::run(options, common),
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),

@@ -213,6 +213,38 @@ impl Adapter {
         })
     }
 
+    /// The weight that a module changes, as its update is computed: outputs × inputs.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no base model, or no weight of that name in it, or it cannot be
+    /// read; [`Error::Mismatch`] if it has another shape.
+    pub fn base_weight(&self, module: &Module) -> Result<Array2<f64>, Error> {
+        let missing =
+            |expected: String| Error::format(self.weights.path(), "base model", expected, "none");
+        let Some(base) = &self.base else {
+            return Err(missing("a checkpoint".to_owned()));
+        };
+        let name = &module.name;
+        let Some(mut weight) = base.weight(name) else {
+            return Err(missing(format!("a weight {name}")));
+        };
+        weight.is_transposed = module.is_transposed;
+        let (rows, columns) = module.shape;
+        let expected = if module.is_transposed {
+            (columns, rows)
+        } else {
+            (rows, columns)
+        };
+        if weight.matrix() != expected {
+            return Err(Error::Mismatch {
+                what: "base weight",
+                expected: format!("the update's shape {expected:?}"),
+                found: format!("{:?}", weight.matrix()),
+            });
+        }
+        base.read(&weight)
+    }
+
     /// The same module before training.
     fn before(&self, module: &Module) -> Option<&Module> {
         let initial = self.initial.as_ref()?;

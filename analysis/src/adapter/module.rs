@@ -31,6 +31,8 @@ pub(crate) struct Module {
     pub epsilon: Epsilon,
     /// Rows and columns of ΔW as the base model keeps that weight.
     pub shape: (usize, usize),
+    /// Whether the base model keeps the transpose of what the update is computed as: outputs × inputs.
+    pub is_transposed: bool,
     /// The numbers that were trained for it.
     pub parameters: usize,
     /// What deserves a word although it does not stand in the way.
@@ -203,6 +205,7 @@ impl Module {
             } else {
                 (rows, columns)
             },
+            is_transposed,
             remark,
             recipe,
             raw: name.to_owned(),

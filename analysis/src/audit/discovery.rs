@@ -28,7 +28,7 @@ const DEEPEST: usize = 32;
 
 /// A file that may hold an adapter.
 #[derive(Debug)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     pub file: PathBuf,
     /// What the audit calls it: its folder if it is the adapter of a folder.
     pub path: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Candidate {
 /// Of a folder with `adapter_config.json` only the files that PEFT or mlx-lm name so are the
 /// adapter's, not the optimiser's state beside them. In other folders every weight file counts.
 /// Links to folders are not followed.
-pub(super) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
+pub(crate) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => match elsewhere(path)? {

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::{Error, Side, TauRule};
+pub(crate) use discovery::{Candidate, adapter_file, candidates};
 pub use quantity::{QUANTITIES, Quantity};
-pub(crate) use discovery::adapter_file;
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,
@@ -131,7 +131,7 @@ fn whole(file: &Path, reason: impl Into<String>) -> Refused {
 
 /// The first segment of a name that is a number: segments end in dots, in kohya's names in
 /// underscores.
-fn first_number(name: &str) -> Option<usize> {
+pub(crate) fn first_number(name: &str) -> Option<usize> {
     let separator = if name.contains('.') { '.' } else { '_' };
     name.split(separator)
         .find_map(|segment| segment.parse().ok())
