@@ -6,6 +6,8 @@ use rankwise_theory::{Aim, Family, Lift, Order};
 use rankwise_training::{DeviceName, MethodName};
 use serde::de::DeserializeOwned;
 
+use crate::commands::audit;
+
 /// The rank theory of low-rank adaptation: verify the theorem, train the methods, audit adapters.
 #[derive(Debug, Parser)]
 #[command(name = "rankwise", version, propagate_version = true)]
@@ -66,12 +68,17 @@ pub enum Command {
         rankwise verify --transformer --out theory\n  rankwise verify --descent --out theory\n  \
         rankwise verify --base pretrained/ --tuned fine-tuned/ --out errors")]
     Verify(VerifyOptions),
-    /// Measure the rank of every update in trained adapters.
+    /// Measure the rank of every update in trained adapters, or of the difference of two checkpoints.
     #[command(
-        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit runs/*/adapter --json\n  \
-        rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes"
+        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit 'runs/*/adapter' --out audit\n  \
+        rankwise audit my-dora/ --base pretrained/\n  \
+        rankwise audit adapters/ --metrics results.csv --out audit\n  \
+        rankwise audit my-adapter/ --fail-on non_finite --fail-on 'median(effective_rank) < 2'\n  \
+        rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes\n\n\
+        Exit codes: 0 done, 2 nothing could be audited or bad usage, 3 a rule of --fail-on is broken.",
+        after_long_help = audit_help()
     )]
-    Audit(AuditOptions),
+    Audit(audit::Options),
     /// Cut every update of an adapter down to its best approximation of a lower rank.
     #[command(
         after_help = "Examples:\n  rankwise resize my-adapter/ --rank 4 --out small\n  \
@@ -102,6 +109,16 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether the tensor library does the work.
+    pub fn multiplies_tensors(&self) -> bool {
+        matches!(
+            self,
+            Self::Features(_) | Self::Train(_) | Self::Reproduce(_)
+        )
+    }
 }
 
 #[derive(Debug, Args)]
@@ -257,22 +274,8 @@ pub struct GridOptions {
 }
 
 /// One of a closed set of names, as they are written in files.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
-}
-
-#[derive(Debug, Args)]
-pub struct AuditOptions {
-    /// Adapter folders or files.
-    #[arg(required_unless_present = "base", value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Compare two checkpoints of one model instead. The one before training: a folder or a
-    /// .safetensors file.
-    #[arg(long, value_name = "DIR", requires = "tuned", conflicts_with = "paths")]
-    pub base: Option<PathBuf>,
-    /// The checkpoint after training.
-    #[arg(long, value_name = "DIR", requires = "base")]
-    pub tuned: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -299,11 +302,14 @@ pub struct BenchOptions {
     /// Times of which the median is taken.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub repeats: usize,
+    /// Widths of the matrices, for `spectra`.
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024], value_name = "D,…")]
+    pub sizes: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum BenchName {
-    /// Singular values and decompositions beside NumPy's, one thread each.
+    /// Singular values and decompositions beside NumPy's and PyTorch's.
     Spectra,
     /// One verification of the theorem against width and depth.
     Theorem,
@@ -335,4 +341,18 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("expected KEY=VALUE, found {text:?}")),
     }
+}
+
+/// The rules' language after the examples.
+fn audit_help() -> String {
+    format!(
+        "Examples:\n  rankwise audit my-adapter/\n  rankwise audit 'runs/*/adapter' --out audit\n  \
+         rankwise audit my-dora/ --base pretrained/\n  \
+         rankwise audit adapters/ --metrics results.csv --out audit\n  \
+         rankwise audit my-adapter/ --fail-on non_finite --fail-on 'median(effective_rank) < 2'\n  \
+         rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes\n\n\
+         Exit codes: 0 done, 2 nothing could be audited or bad usage, 3 a rule of --fail-on is \
+         broken.\n\nRules of --fail-on\n\n{}",
+        rankwise_analysis::RULE_LANGUAGE
+    )
 }

@@ -11,13 +11,16 @@ use clap::Parser;
 fn main() -> ExitCode {
     // A bad flag or value ends here, with clap's message and exit code 2.
     let arguments = cli::Arguments::parse();
-    if let Err(error) = restart_with_quiet_products() {
+    if arguments.command.multiplies_tensors()
+        && let Err(error) = restart_with_quiet_products()
+    {
         eprintln!("error: the program could not start itself: {error}");
         return ExitCode::from(2);
     }
     match commands::run(&arguments) {
         Ok(commands::Outcome::Done) => ExitCode::SUCCESS,
         Ok(commands::Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(commands::Outcome::RuleBroken) => ExitCode::from(3),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

@@ -25,6 +25,8 @@ fn spectra(criterion: &mut Criterion) {
         (77, 384, 32),
         (77, 384, 64),
         (4096, 4096, 16),
+        (11008, 4096, 16),
+        (4096, 4096, 64),
     ] {
         let (b, a) = (uniform(m, rank, &mut rng), uniform(rank, n, &mut rng));
         let id = BenchmarkId::new("factored", format!("{m}x{n}, R {rank}"));
@@ -32,7 +34,7 @@ fn spectra(criterion: &mut Criterion) {
             bench.iter(|| factored(black_box(b.view()), black_box(a.view())));
         });
     }
-    for (m, n) in [(77, 384), (768, 768)] {
+    for (m, n) in [(77, 384), (256, 256), (768, 768)] {
         let w = uniform(m, n, &mut rng).mapv(f64::from);
         group.bench_function(BenchmarkId::new("dense", format!("{m}x{n}")), |bench| {
             bench.iter(|| singular_values(black_box(w.view())).expect("finite entries"));

@@ -55,6 +55,18 @@ pub enum Error {
         /// What went wrong.
         reason: Box<Error>,
     },
+    /// A rule is not of the language that [`Rule`](crate::Rule) describes.
+    #[error("rule {rule:?}, character {position}: expected {expected}, found {found}")]
+    Rule {
+        /// The rule.
+        rule: String,
+        /// Where it stops making sense, from 1.
+        position: usize,
+        /// What could stand there.
+        expected: String,
+        /// What does.
+        found: String,
+    },
     /// A file cannot be read or written, or is not what its format says.
     #[error(transparent)]
     File(#[from] rankwise_data::Error),

@@ -26,6 +26,8 @@ mod audit;
 mod container;
 mod error;
 mod extract;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod linalg;
 mod link;
 mod measures;
@@ -33,21 +35,31 @@ mod pair;
 mod peft;
 mod product;
 mod resize;
+mod rule;
+mod stored;
 mod update;
 mod writer;
 
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
-    ModuleAudit, Refused, Spectrum, Summary, audit, audit_each,
+    ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
 pub use error::Error;
 pub use extract::{ExtractOptions, Extracted, MatrixExtract, extract};
-pub use link::{Correlation, Interval, Observation, correlate, kendall_tau_b, spearman};
+pub use link::{
+    Association, Correlation, Influence, Interval, Observation, Partial, Permutation, Sample, Unit,
+    associate, correlate, holm, kendall_tau_b, leave_one_out, partial_kendall, partial_spearman,
+    permutation_p, smallest_significant, spearman,
+};
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
-pub use pair::{MatrixDifference, Noise, PairAudit, Unmatched, audit_pair};
+pub use pair::{
+    Certificate, MatrixDifference, Noise, PairAudit, PairOptions, Unmatched, audit_pair,
+};
 pub use peft::PeftAdapter;
-pub use product::product_singular_values;
+pub use product::{product_singular_values, stored_product_singular_values};
 pub use resize::{
     Change, Loss, ModuleResize, NewScale, NewType, RankRule, ResizeOptions, ResizeTotals, Resized,
     Untouched, resize,
 };
+pub use rule::{FailingModule, RULE_LANGUAGE, Rule, Violation};
+pub use stored::{Storage, StoredMatrix};

@@ -30,7 +30,7 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use crate::container::Container;
-use crate::linalg::singular_values;
+use crate::linalg::{TopOptions, singular_values, top_singular_values};
 use crate::{Error, Measures, TauRule, measures};
 
 /// What the storage type's rounding alone does to the singular values of a difference.
@@ -96,14 +96,43 @@ pub struct MatrixDifference {
     /// How many singular values are above the noise's floor.
     pub rank_above_noise: usize,
     /// Every measure of the spectrum, noise included; the numerical rank's τ is the noise's floor.
-    pub measures: Measures,
+    /// `None` if only the largest singular values are known.
+    pub measures: Option<Measures>,
+    /// How well the largest singular values are known; `None` if all were computed.
+    pub certificate: Option<Certificate>,
 }
 
 impl MatrixDifference {
-    /// e_R = σ_{R+1}(E): the least spectral error of an adapter of rank R; zero past the last.
+    /// e_R = σ_{R+1}(E): the least spectral error of an adapter of rank R; zero past the last, NaN
+    /// where it was not computed.
     pub fn layer_error(&self, rank: usize) -> f64 {
-        self.singular_values.get(rank).copied().unwrap_or(0.0)
+        let beyond = if self.certificate.is_some() {
+            f64::NAN
+        } else {
+            0.0
+        };
+        self.singular_values.get(rank).copied().unwrap_or(beyond)
     }
+}
+
+/// What is certain of the largest singular values where the others were not computed; see
+/// [`Top`](crate::linalg::Top).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Certificate {
+    /// For every singular value, how far the nearest true one can be away.
+    pub residuals: Vec<f64>,
+    /// The root of the sum of squares of all the others, and so each of them, is at most this.
+    pub rest: f64,
+    /// Whether all residuals above the noise's floor are below it.
+    pub is_converged: bool,
+}
+
+/// Choices of a comparison.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PairOptions {
+    /// Only so many of the largest singular values of every matrix, which is much faster for large
+    /// matrices; all of them otherwise.
+    pub top: Option<usize>,
 }
 
 /// A tensor that has no comparison, and why.
@@ -131,7 +160,7 @@ pub struct PairAudit {
 /// do not depend on how many. `progress` is told how many matrices there are and called after each.
 ///
 /// ```
-/// use rankwise_analysis::audit_pair;
+/// use rankwise_analysis::{PairOptions, audit_pair};
 /// # let folder = tempfile::tempdir()?;
 /// # let tensors = |path: &std::path::Path, w: [f32; 4]| {
 /// #     let bytes: Vec<u8> = w.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -141,7 +170,7 @@ pub struct PairAudit {
 /// # let (base, tuned) = (&folder.path().join("a.safetensors"), &folder.path().join("b.safetensors"));
 /// # tensors(base, [1.0, 0.0, 0.0, 1.0]);
 /// # tensors(tuned, [1.0, 0.5, 0.0, 1.0]);
-/// let audit = audit_pair(base, tuned, |_, _| {})?;
+/// let audit = audit_pair(base, tuned, &PairOptions::default(), |_, _| {})?;
 /// let change = &audit.matrices[0];
 /// assert_eq!((change.singular_values[0], change.rank_above_noise), (0.5, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -154,6 +183,7 @@ pub struct PairAudit {
 pub fn audit_pair(
     base: &Path,
     tuned: &Path,
+    options: &PairOptions,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<PairAudit, Error> {
     let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
@@ -176,7 +206,7 @@ pub fn audit_pair(
     let total = names.len();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let compare = |&(name, shape): &(&String, [usize; 2])| {
-        let difference = difference(name, shape, &base, &tuned);
+        let difference = difference(name, shape, &base, &tuned, options);
         progress(
             done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1,
             total,
@@ -236,6 +266,7 @@ fn difference(
     [m, n]: [usize; 2],
     base: &Container,
     tuned: &Container,
+    options: &PairOptions,
 ) -> Result<MatrixDifference, Error> {
     let dtype = tuned.tensors()[name].dtype;
     let values = tuned.read(name)?;
@@ -243,16 +274,42 @@ fn difference(
     for (value, before) in matrix.iter_mut().zip(base.read(name)?) {
         *value -= before;
     }
-    let sigma = singular_values(matrix.view())?;
-    let noise = Noise::new(&values, dtype, (m, n), sigma[0]);
+    let noise_of = |first| Noise::new(&values, dtype, (m, n), first);
+    // Where the largest are most of them, all cost no more.
+    let top = options.top.filter(|&top| 4 * top <= m.min(n));
+    let (sigma, noise, certificate) = match top {
+        None => {
+            let sigma = singular_values(matrix.view())?;
+            let noise = noise_of(sigma[0]);
+            (sigma, noise, None)
+        }
+        Some(top) => {
+            // Its own stream for every matrix: the numbers depend on nothing else that is compared.
+            let mut rng = rankwise_data::stream(0, "largest singular values", top as u64);
+            let top = top_singular_values(matrix.view(), top, &TopOptions::default(), &mut rng)?;
+            let noise = noise_of(top.values.first().copied().unwrap_or(0.0));
+            // Within the noise the values lie close together, and none of them means anything.
+            let mut judged = top.values.iter().zip(&top.residuals);
+            let is_converged =
+                judged.all(|(s, residual)| *s <= noise.floor() || residual <= &noise.floor());
+            let certificate = Certificate {
+                residuals: top.residuals,
+                rest: top.rest,
+                is_converged,
+            };
+            (top.values, noise, Some(certificate))
+        }
+    };
     let rule = TauRule::Absolute(noise.floor());
+    let is_whole = certificate.is_none();
     Ok(MatrixDifference {
         name: name.to_owned(),
         shape: [m, n],
         dtype: format!("{dtype:?}"),
         noise,
         rank_above_noise: sigma.iter().filter(|&&s| s > noise.floor()).count(),
-        measures: measures(&sigma, (m, n), rule),
+        measures: is_whole.then(|| measures(&sigma, (m, n), rule)),
+        certificate,
         singular_values: sigma,
     })
 }

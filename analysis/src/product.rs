@@ -16,8 +16,13 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::Error;
-use crate::linalg::{check_finite, singular_values, triangular_factor};
+use crate::linalg::{
+    TallQr, check_finite, core_singular_values, normalized, rescaled, to_ndarray, triangular_factor,
+};
+use crate::{Error, StoredMatrix};
+
+/// Below it squares of the factor's entries may have vanished.
+const SMALLEST: f64 = 1e-100;
 
 /// The min(R, m, n) singular values of `scale` · B A, descending, for B m × R and A R × n: all that
 /// can differ from zero.
@@ -44,6 +49,18 @@ pub fn product_singular_values<T: Copy + Into<f64>>(
     Ok(directions(b, a, scale)?.singular_values)
 }
 
+/// [`product_singular_values`] of factors in a file's bytes, which are read once and never copied.
+///
+/// # Errors
+/// As [`product_singular_values`].
+pub fn stored_product_singular_values(
+    b: StoredMatrix<'_>,
+    a: StoredMatrix<'_>,
+    scale: f64,
+) -> Result<Vec<f64>, Error> {
+    Ok(stored_directions((b, false), (a, false), scale)?.singular_values)
+}
+
 /// The spectrum of a product, and how long its directions are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Directions {
@@ -63,11 +80,62 @@ pub(crate) fn directions<T: Copy + Into<f64>>(
     a: ArrayView2<'_, T>,
     scale: f64,
 ) -> Result<Directions, Error> {
-    if b.ncols() != a.nrows() {
+    check_sizes(b.ncols(), a.nrows(), scale)?;
+    let (left, right) = (triangle(b), triangle(a.t()));
+    let is_finite = |(r, _): &(Array2<f64>, i32)| r.iter().all(|x| x.is_finite());
+    if !is_finite(&left) {
+        check_finite("factor B", b)?;
+    }
+    if !is_finite(&right) {
+        check_finite("factor A", a)?;
+    }
+    scaled(left, right, scale)
+}
+
+/// As [`stored_product_singular_values`], with the directions' lengths; either matrix may be stored
+/// transposed.
+///
+/// # Errors
+/// As there.
+pub(crate) fn stored_directions(
+    (b, b_is_transposed): (StoredMatrix<'_>, bool),
+    (a, a_is_transposed): (StoredMatrix<'_>, bool),
+    scale: f64,
+) -> Result<Directions, Error> {
+    let columns = if b_is_transposed {
+        b.shape().0
+    } else {
+        b.shape().1
+    };
+    let rows = if a_is_transposed {
+        a.shape().1
+    } else {
+        a.shape().0
+    };
+    check_sizes(columns, rows, scale)?;
+    let (left, right) = (b.triangle(b_is_transposed), a.triangle(!a_is_transposed));
+    if is_usual(&left) && is_usual(&right) {
+        return scaled((left, 0), (right, 0), scale);
+    }
+    // An entry is not finite, all are zero, or squares are out of range.
+    let array = |matrix: StoredMatrix<'_>, is_transposed| {
+        let array = matrix.to_array();
+        if is_transposed {
+            array.reversed_axes()
+        } else {
+            array
+        }
+    };
+    let (b, a) = (array(b, b_is_transposed), array(a, a_is_transposed));
+    directions(b.view(), a.view(), scale)
+}
+
+fn check_sizes(columns: usize, rows: usize, scale: f64) -> Result<(), Error> {
+    if columns != rows {
         return Err(Error::Mismatch {
             what: "rows of factor A",
-            expected: format!("{}, the columns of factor B", b.ncols()),
-            found: a.nrows().to_string(),
+            expected: format!("{columns}, the columns of factor B"),
+            found: rows.to_string(),
         });
     }
     if !scale.is_finite() {
@@ -77,21 +145,51 @@ pub(crate) fn directions<T: Copy + Into<f64>>(
             found: scale.to_string(),
         });
     }
-    check_finite("factor B", b)?;
-    check_finite("factor A", a)?;
-    let left = triangular_factor(b);
-    let right = triangular_factor(a.t());
-    let mut singular_values = singular_values(left.dot(&right.t()).view())?;
-    for value in &mut singular_values {
-        *value *= scale.abs();
-    }
+    Ok(())
+}
+
+/// The singular values of the core and the directions' lengths, times the powers of two that the
+/// triangles lack.
+fn scaled(
+    (left, first): (Array2<f64>, i32),
+    (right, second): (Array2<f64>, i32),
+    scale: f64,
+) -> Result<Directions, Error> {
+    let back = |values: Vec<f64>| {
+        let values = rescaled(values, first + second).into_iter();
+        values.map(|x| x * scale.abs()).collect()
+    };
     // The columns of R are as long as those of the matrix that it came from.
     let length = |r: &Array2<f64>, i: usize| r.column(i).dot(&r.column(i)).sqrt();
-    let norms = (0..b.ncols())
-        .map(|i| scale.abs() * length(&left, i) * length(&right, i))
+    let norms = (0..left.ncols())
+        .map(|i| length(&left, i) * length(&right, i))
         .collect();
     Ok(Directions {
-        singular_values,
-        norms,
+        singular_values: back(core_singular_values(left.view(), right.view())?),
+        norms: back(norms),
     })
+}
+
+/// Whether the triangle is finite and squares of the factor's entries have not vanished.
+fn is_usual(r: &Array2<f64>) -> bool {
+    let largest = r.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    largest > SMALLEST && r.iter().all(|x| x.is_finite())
+}
+
+/// R of a factor times 2^−e, and e: zero unless squares of entries are out of float64's range. Not
+/// finite if an entry is not.
+fn triangle<T: Copy + Into<f64>>(factor: ArrayView2<'_, T>) -> (Array2<f64>, i32) {
+    let mut tall = TallQr::new(factor.ncols());
+    tall.push(factor);
+    let r = tall.finish();
+    if is_usual(&r) || factor.is_empty() {
+        return (r, 0);
+    }
+    match normalized(factor.mapv(Into::into).view()) {
+        Ok((scaled, exponent)) => (
+            triangular_factor(to_ndarray(scaled.as_ref()).view()),
+            exponent,
+        ),
+        Err(_) => (r, 0),
+    }
 }

@@ -100,6 +100,7 @@ fn the_machine_readable_form_is_the_agreed_one() {
     let options = AuditOptions {
         tau: Some(TauRule::Relative(0.75)),
         side: Side::Columns,
+        ..AuditOptions::default()
     };
     let found = serde_json::to_value(audit(folder.path(), &options).unwrap()).unwrap();
     let module = &found["adapters"][0]["modules"][0];
@@ -112,7 +113,8 @@ fn the_machine_readable_form_is_the_agreed_one() {
     let agreed = "name kind layer shape rank_budget scale scaled singular_values tau tau_rule \
         numerical_rank energy_rank_90 energy_rank_95 energy_rank_99 stable_rank effective_rank \
         effective_rank_energy participation_ratio nuclear_ratio frobenius_norm spectral_norm \
-        orthogonality_loss orthogonality_floor orthogonality_excess orthogonality_side";
+        orthogonality_loss orthogonality_floor orthogonality_excess orthogonality_side method \
+        role parameters";
     assert_eq!(keys, agreed.split_whitespace().collect::<Vec<_>>());
     for (key, value) in [
         ("name", json!("q")),
@@ -382,8 +384,26 @@ fn every_adapter_below_a_folder_is_found_in_natural_order() {
         .collect();
     let expected = ["loose.safetensors", "step-9", "step-10"].map(|name| root.path().join(name));
     assert_eq!(paths, expected);
-    assert_eq!(audit.refused.len(), 1, "{:?}", audit.refused);
-    assert!(audit.refused[0].path.ends_with("old/adapter_model.bin"));
+    // A model's weights are no adapter, and are named; the optimiser's state is not looked into.
+    let refused: Vec<_> = audit
+        .refused
+        .iter()
+        .map(|r| PathBuf::from(&r.path))
+        .collect();
+    let expected = ["old/adapter_model.bin", "tuned/model.safetensors"];
+    assert_eq!(refused, expected.map(|name| root.path().join(name)));
+    // A pattern names the same files, each once, though it matches folders and what is in them.
+    let pattern = root.path().join("step-*");
+    let matched = audited(&pattern);
+    assert_eq!((matched.adapters.len(), matched.refused.len()), (2, 0));
+    let error = audit_error(&root.path().join("nothing-*"));
+    assert!(error.contains("expected at least one path"), "{error}");
+}
+
+fn audit_error(path: &Path) -> String {
+    audit(path, &AuditOptions::default())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]

@@ -211,11 +211,13 @@ impl Comparison {
                 .filter(|refused| is_whole(refused) || is_of(&refused.name, name))
                 .map(|refused| &refused.reason)
                 .peekable();
-            if reasons.peek().is_none() {
+            let Some(&first) = reasons.peek() else {
                 mismatches.push(format!("{name}: not refused"));
-            } else if let Some(reason) = reasons.find(|reason| !plain(reason).contains(&family)) {
+                continue;
+            };
+            if !reasons.any(|reason| plain(reason).contains(&family)) {
                 mismatches.push(format!(
-                    "{name}: refused without a word about {}: {reason}",
+                    "{name}: refused without a word about {}: {first}",
                     self.expected["family"]
                 ));
             }

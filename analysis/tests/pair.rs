@@ -70,10 +70,11 @@ fn the_rank_of_a_merged_update_is_told_from_rounding() {
             ];
             write(&paths[0], &[("w", &base)], dtype);
             write(&paths[1], &[("w", &tuned)], dtype);
-            let audit = audit_pair(&paths[0], &paths[1], |_, _| {}).expect("reads");
+            let audit = audit_pair(&paths[0], &paths[1], &PairOptions::default(), |_, _| {})
+                .expect("reads");
             let change = &audit.matrices[0];
             assert_eq!(change.rank_above_noise, 8, "{dtype:?} {m} x {n}");
-            assert_eq!(change.measures.numerical_rank, 8);
+            assert_eq!(change.measures.as_ref().unwrap().numerical_rank, 8);
             // At R = r what is left is the rounding, and not far below its edge.
             let left = change.layer_error(8) / change.noise.floor();
             assert!(
@@ -118,7 +119,7 @@ fn shards_are_found_and_what_does_not_match_is_named() {
     let index = tuned.join("model.safetensors.index.json");
     let map = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
     fs::write(&index, map).expect("written");
-    let audit = audit_pair(&base, &tuned, |_, _| {}).expect("reads");
+    let audit = audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).expect("reads");
     assert_eq!(audit.matrices.len(), 1);
     assert_eq!(audit.matrices[0].singular_values, [0.0; 3]);
     assert_eq!(audit.matrices[0].rank_above_noise, 0);
@@ -134,12 +135,14 @@ fn shards_are_found_and_what_does_not_match_is_named() {
     ] {
         let map = serde_json::json!({"weight_map": {"a": outside}});
         fs::write(&index, map.to_string()).expect("written");
-        let error = audit_pair(&base, &tuned, |_, _| {}).expect_err("outside");
+        let error =
+            audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).expect_err("outside");
         assert!(error.to_string().contains("without a folder"), "{error}");
     }
     fs::write(&index, "{}").expect("written");
-    let error = audit_pair(&base, &tuned, |_, _| {}).expect_err("no map");
+    let error = audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).expect_err("no map");
     assert!(error.to_string().contains("weight_map"), "{error}");
-    let error = audit_pair(&base, folder.path(), |_, _| {}).expect_err("no weights");
-    assert!(error.to_string().contains("neither"), "{error}");
+    let error = audit_pair(&base, folder.path(), &PairOptions::default(), |_, _| {})
+        .expect_err("no weights");
+    assert!(error.to_string().contains("none of them"), "{error}");
 }

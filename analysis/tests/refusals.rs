@@ -33,35 +33,40 @@ fn what_cannot_be_audited_is_refused_by_name() {
         tensors
     };
     let magnitude = with("base_model.model.q.lora_magnitude_vector", &[2]);
-    assert!(refusal(&magnitude, alpha()).starts_with("DoRA"));
+    let kind = |finding: &rankwise_analysis::Finding| finding.kind.name();
+    let dora = audited(folder(&magnitude, Some(alpha())).path());
+    assert_eq!(
+        dora.adapters[0].findings.iter().map(kind).next(),
+        Some("directional")
+    );
     assert!(refusal(&pair(), json!({ "lora_alpha": 2, "use_dora": true })).starts_with("DoRA"));
     let variant = with("base_model.model.q.lora_diag", &[2]);
-    assert!(refusal(&variant, alpha()).starts_with("lora_diag"));
+    assert!(refusal(&variant, alpha()).starts_with("KaSA"));
     let adalora = tensor("base_model.model.q.lora_A", &[1, 2], &[1.0; 2]);
-    assert!(refusal(&adalora, alpha()).starts_with("AdaLoRA"));
-    assert!(refusal(&pair(), json!({ "peft_type": "LOHA" })).starts_with("peft_type LOHA"));
+    assert!(refusal(&adalora, alpha()).contains("without factor B"));
+    assert!(refusal(&pair(), json!({ "peft_type": "BOFT" })).starts_with("peft_type BOFT"));
     assert!(refusal(&tensor(A, &[1, 2], &[1.0; 2]), alpha()).contains("without factor B"));
     assert!(refusal(&tensor(B, &[2, 1], &[1.0; 2]), alpha()).contains("without factor A"));
-    let expression = json!({ "lora_alpha": 2, "alpha_pattern": { "q|k": 3 } });
+    let expression = json!({ "lora_alpha": 2, "alpha_pattern": { "(?=q)k": 3 } });
     assert!(refusal(&pair(), expression).contains("regular expression"));
     let text = json!({ "lora_alpha": 2, "alpha_pattern": { "q": "3" } });
     assert!(refusal(&pair(), text).contains("expected a number"));
     let experts = json!({ "lora_alpha": 2, "target_parameters": ["q.gate"] });
-    assert!(refusal(&pair(), experts).contains("experts"));
+    assert!(refusal(&pair(), experts).contains("expected r in adapter_config.json"));
     assert!(refusal(&Vec::new(), alpha()).contains("no tensors"));
 
     let mut unequal = tensor(A, &[2, 3], &[1.0; 6]);
     unequal.extend(tensor(B, &[2, 3], &[1.0; 6]));
     assert!(refusal(&unequal, alpha()).contains("found [2, 3] and [2, 3]"));
-    // Two groups: B's second dimension is R/2.
+    // A convolution's groups each have R/2 directions; three outputs are no two groups of equal size.
     let mut groups = tensor(A, &[4, 1, 1, 1], &[1.0; 4]);
-    groups.extend(tensor(B, &[2, 2, 1, 1], &[1.0; 4]));
+    groups.extend(tensor(B, &[3, 2, 1, 1], &[1.0; 6]));
     assert!(refusal(&groups, alpha()).contains("found [4, 1, 1, 1]"));
     let integers = vec![
-        (A, Dtype::I8, vec![1, 2], vec![1; 2]),
-        (B, Dtype::I8, vec![1, 1], vec![1]),
+        (A, Dtype::I16, vec![1, 2], vec![1; 4]),
+        (B, Dtype::I16, vec![1, 1], vec![1; 2]),
     ];
-    assert!(refusal(&integers, alpha()).contains("found I8 and I8"));
+    assert!(refusal(&integers, alpha()).contains("found I16"));
 
     let second = with("base_model.model.q.lora_A.other.weight", &[1, 3]);
     let folder = folder(&second, Some(alpha()));
@@ -95,8 +100,18 @@ fn files_of_other_kinds_are_refused() {
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
             "a git-lfs pointer",
         ),
-        (b"PK\x03\x04 and so on", "a zip archive"),
+        (
+            b"PK\x03\x04 and so on",
+            "zip archive: expected an end record",
+        ),
         (b"\x80\x02}q\x00.", "a pickle"),
+        (b"GGUF\x03\0\0\0 and so on", "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n and so on", "an HDF5 file"),
+        (b"\x93NUMPY\x01\0", "a NumPy array"),
+        (b"\n <!DOCTYPE html>\n<html>", "an HTML page"),
+        (b"<HTML><body>404</body>", "an HTML page"),
+        (b"<?xml version=\"1.0\"?><Error>", "an XML text"),
+        (b"Entry not found", "found a text"),
         (b"\x01\x02\x03", "found 3 bytes"),
         (
             &u64::MAX.to_le_bytes(),
@@ -109,11 +124,22 @@ fn files_of_other_kinds_are_refused() {
         assert!(found.contains(reason), "{found}, expected {reason}");
     }
     assert!(file_refusal("model.bin", b"PK\x03\x04").contains("zip archive"));
+    // As the safetensors library writes a file without tensors.
+    assert!(file_refusal(name, &with_header(&format!("{:32}", "{}"), 0)).contains("no adapter"));
     let weights = bytes(&tensor("layer.weight", &[1], &[1.0]));
     assert!(file_refusal("model.safetensors", &weights).contains("no tensor is part of one"));
     assert!(file_refusal("adapter_config.json", b"{}").contains("open failed"));
     assert!(file_refusal("notes.txt", b"").contains("no weight file"));
     assert!(audit(Path::new("/nowhere/at/all"), &AuditOptions::default()).is_err());
+}
+
+#[test]
+fn names_that_are_not_utf8_are_refused() {
+    let mut header = br#"{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#.to_vec();
+    header[2] = 0xff;
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &[0; 4]].concat();
+    let found = file_refusal("adapter_model.safetensors", &file);
+    assert!(found.contains("invalid unicode code point"), "{found}");
 }
 
 /// A file with this header and so many bytes of data.
@@ -179,6 +205,16 @@ fn headers_that_lie_are_refused_with_the_tensor_named() {
         (twice, 8, "expected one tensor of this name, found two"),
         (overlap, 8, "begin of tensor y.lora_A.weight"),
         ("{".repeat(1000), 0, "header: expected JSON"),
+        (
+            one(&format!("[{}1]", "1,".repeat(64)), "[0,4]"),
+            4,
+            "a list of at most 64 dimensions",
+        ),
+        (
+            r#"{"__metadata__":{"format":1}}"#.to_owned(),
+            0,
+            "__metadata__: invalid type: integer `1`, expected a text",
+        ),
     ] {
         let found = file_refusal("adapter_model.safetensors", &with_header(&header, data));
         assert!(

@@ -210,6 +210,113 @@ fn products_and_their_measures_are_numpys() {
     }
 }
 
+#[derive(Deserialize)]
+struct Graded {
+    products: Vec<GradedProduct>,
+}
+
+#[derive(Deserialize)]
+struct GradedProduct {
+    name: String,
+    b: Vec<Vec<f64>>,
+    a: Vec<Vec<f64>>,
+    singular_values: Vec<f64>,
+}
+
+/// Far below what is lost when the product is formed, 1e-16 σ₁. See
+/// `fixtures/make_linalg_fixtures.py`.
+#[test]
+fn small_values_of_graded_products_have_their_digits() {
+    const RELATIVE: f64 = 1e-13;
+    let fixture: Graded = serde_json::from_str(include_str!("fixtures/linalg.json")).unwrap();
+    let matrix = |rows: &[Vec<f64>]| {
+        Array2::from_shape_vec((rows.len(), rows[0].len()), rows.concat()).unwrap()
+    };
+    assert_eq!(fixture.products.len(), 5);
+    for case in fixture.products {
+        let (b, a) = (matrix(&case.b), matrix(&case.a));
+        let transposed = product_singular_values(a.t(), b.t(), 1.0).unwrap();
+        let sigma = product_singular_values(b.view(), a.view(), 1.0).unwrap();
+        for found in [sigma, transposed] {
+            assert_eq!(found.len(), case.singular_values.len());
+            for (x, y) in found.iter().zip(&case.singular_values) {
+                assert!(
+                    (x - y).abs() <= RELATIVE * y,
+                    "{}: {x:e}, not {y:e}",
+                    case.name
+                );
+            }
+        }
+    }
+}
+
+/// Through many tiles: 3,000 rows, and counts of columns on both sides of the limits.
+#[test]
+fn tall_factors_have_the_spectrum_of_their_product() {
+    for (rank, seed) in [(1, 1), (3, 2), (16, 3), (31, 4), (33, 5), (70, 6)] {
+        let (u, v) = (
+            qr(normal(3000, rank, seed).view()).q,
+            qr(normal(2111, rank, seed ^ 9).view()).q,
+        );
+        let known: Vec<f64> = (0..rank).map(|i| 0.8_f64.powi(i as i32)).collect();
+        // An ill-conditioned factor beside its inverse: the product is as well conditioned as before.
+        let b = u * &ndarray::Array1::from(known.clone());
+        assert_close(
+            &product_singular_values(b.view(), v.t(), 1.0).unwrap(),
+            &known,
+        );
+        // Column-major B, row-major A, and neither.
+        let columns = b.t().as_standard_layout().into_owned();
+        let found = product_singular_values(columns.t(), v.t().as_standard_layout().view(), -2.0);
+        assert_close(
+            &found.unwrap(),
+            &known.iter().map(|x| 2.0 * x).collect::<Vec<_>>(),
+        );
+        let reversed = b.slice_axis(ndarray::Axis(0), ndarray::Slice::new(0, None, -1));
+        assert_close(
+            &product_singular_values(reversed, v.t(), 1.0).unwrap(),
+            &known,
+        );
+    }
+}
+
+#[test]
+fn factors_near_the_ends_of_the_range_are_scaled() {
+    let (b, a) = (normal(700, 4, 1), normal(4, 600, 2));
+    let usual = product_singular_values(b.view(), a.view(), 1.0).unwrap();
+    for exponent in [-900, -400, 400, 900] {
+        let b = b.mapv(|x| x * 2_f64.powi(exponent));
+        let a = a.mapv(|x| x * 2_f64.powi(-exponent));
+        assert_close(
+            &product_singular_values(b.view(), a.view(), 1.0).unwrap(),
+            &usual,
+        );
+    }
+}
+
+#[test]
+fn entries_that_are_not_finite_are_found_wherever_they_are() {
+    for (row, column) in [(0, 0), (255, 15), (256, 3), (2999, 15), (1700, 7)] {
+        for value in [f32::NAN, f32::INFINITY] {
+            let mut b = normal(3000, 16, 1).mapv(|x| x as f32);
+            b[(row, column)] = value;
+            let a = normal(16, 40, 2).mapv(|x| x as f32);
+            let error = product_singular_values(b.view(), a.view(), 1.0).unwrap_err();
+            assert!(
+                matches!(error, Error::NonFinite { what: "factor B", row: r, column: c, .. }
+                    if (r, c) == (row, column)),
+                "{error}"
+            );
+            let error = product_singular_values(a.t(), b.t(), 1.0).unwrap_err();
+            assert!(
+                matches!(error, Error::NonFinite { what: "factor A", row: r, column: c, .. }
+                    if (r, c) == (column, row)),
+                "{error}"
+            );
+        }
+    }
+}
+
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![1..12_usize, 12..80_usize]
 }

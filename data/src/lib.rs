@@ -12,9 +12,15 @@
 //! Feature `tables` (on by default): columnar records and text tables, by way of polars.
 
 mod banking77;
+#[cfg(feature = "tables")]
+mod csv;
 mod error;
 mod features;
 mod files;
+#[cfg(feature = "tables")]
+mod json;
+#[cfg(feature = "tables")]
+mod rows;
 mod stream;
 #[cfg(feature = "tables")]
 mod table;
@@ -30,6 +36,6 @@ pub use files::{
 };
 pub use stream::stream;
 #[cfg(feature = "tables")]
-pub use table::{Column, Table};
+pub use table::{Column, ColumnKind, Table};
 #[cfg(feature = "tables")]
 pub use text::TextTable;

@@ -1,4 +1,6 @@
 use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use polars::prelude::{
@@ -6,7 +8,26 @@ use polars::prelude::{
     SerWriter, Series,
 };
 
-use crate::{Error, write_atomic};
+use crate::rows::{MOST_CELLS, MOST_COLUMNS};
+use crate::{Error, csv, json, write_atomic};
+
+/// Larger files are no tables of metrics; it bounds the memory that a reader takes.
+const MOST_BYTES: u64 = 256 << 20;
+/// Numbers and texts of a Parquet file when decompressed.
+const MOST_DECOMPRESSED: i64 = 1 << 30;
+
+/// What a column of a [`Table`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Whole numbers, none missing.
+    Whole,
+    /// Numbers.
+    Real,
+    /// Texts.
+    Text,
+    /// Something that Parquet can hold and no reader here uses, such as lists or times.
+    Other,
+}
 
 /// One named column of a [`Table`].
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +118,62 @@ impl Table {
         self.0.height()
     }
 
+    /// The names of the columns, in order.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.0.get_column_names().into_iter();
+        names.map(|name| name.to_string()).collect()
+    }
+
+    /// What a column holds.
+    ///
+    /// # Errors
+    /// [`Error::Column`] if there is none of that name.
+    pub fn kind(&self, name: &str) -> Result<ColumnKind, Error> {
+        let column = self.column(name)?;
+        Ok(match column.dtype() {
+            dtype if dtype.is_integer() && column.null_count() == 0 => ColumnKind::Whole,
+            dtype if dtype.is_primitive_numeric() => ColumnKind::Real,
+            DataType::String => ColumnKind::Text,
+            _ => ColumnKind::Other,
+        })
+    }
+
+    /// A column as texts, whatever it holds: whole numbers without a point, other numbers as short as
+    /// they can be read back, nothing as the empty text.
+    ///
+    /// # Errors
+    /// [`Error::Column`] if there is none of that name, or it holds neither numbers, texts nor truth
+    /// values.
+    pub fn labels(&self, name: &str) -> Result<Vec<String>, Error> {
+        let column = self.column(name)?;
+        match column.dtype() {
+            DataType::Float32 | DataType::Float64 => {
+                let label = |value: f64| match value.is_nan() {
+                    true => String::new(),
+                    false => value.to_string(),
+                };
+                Ok(self.numbers(name)?.into_iter().map(label).collect())
+            }
+            DataType::String => self.texts(name),
+            dtype if dtype.is_integer() || *dtype == DataType::Boolean => {
+                let wrong = |_| Error::Column {
+                    name: name.to_owned(),
+                    expected: "numbers or texts".to_owned(),
+                    found: dtype.to_string(),
+                };
+                let texts = column.cast(&DataType::String).map_err(wrong)?;
+                let texts = texts.str().map_err(wrong)?;
+                let label = |text: Option<&str>| text.unwrap_or_default().to_owned();
+                Ok(texts.iter().map(label).collect())
+            }
+            dtype => Err(Error::Column {
+                name: name.to_owned(),
+                expected: "numbers or texts".to_owned(),
+                found: dtype.to_string(),
+            }),
+        }
+    }
+
     /// A column of numbers; null is NaN.
     ///
     /// # Errors
@@ -163,16 +240,114 @@ impl Table {
         })
     }
 
+    /// Reads a table by its file's ending: `.csv`, `.tsv` (tabs between the fields), `.parquet`,
+    /// `.json` (an array of objects) or `.jsonl` and `.ndjson` (one object a line).
+    ///
+    /// A column of CSV or TSV holds whole numbers if all of its fields are, numbers if the fields that
+    /// are not empty (or `NA`, `NaN`, `null`, `None`) are, and texts otherwise. In JSON every value
+    /// has its own type, and a column's values must agree.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] naming the line or record, the
+    /// column or key, what was expected and what is there.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        match ending.to_ascii_lowercase().as_str() {
+            "csv" => Self::from_csv(path, &read_bytes(path)?, ','),
+            "tsv" => Self::from_csv(path, &read_bytes(path)?, '\t'),
+            "json" | "jsonl" | "ndjson" => Self::from_json(path, &read_bytes(path)?),
+            "parquet" => Self::read_parquet(path),
+            other => Err(Error::format(
+                path,
+                "file name",
+                "one that ends in .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
+                format!("the ending {other:?}"),
+            )),
+        }
+    }
+
+    /// Reads the bytes of a CSV file with a header (RFC 4180): `separator` between fields, quotes
+    /// doubled inside quotes, any line end, a byte order mark skipped, empty lines skipped, spaces
+    /// around fields without quotes dropped. `origin` names the file in errors.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use rankwise_data::{ColumnKind, Table};
+    /// let text = "adapter,seed,test_loss\n\"a, b\",0,\nc,1,0.25\n";
+    /// let table = Table::from_csv(Path::new("metrics.csv"), text.as_bytes(), ',')?;
+    /// assert_eq!(table.texts("adapter")?, ["a, b", "c"]);
+    /// assert_eq!(table.kind("seed")?, ColumnKind::Whole);
+    /// assert_eq!(table.numbers("test_loss")?[1], 0.25);
+    /// # Ok::<(), rankwise_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`], as [`read`](Self::read).
+    pub fn from_csv(origin: &Path, bytes: &[u8], separator: char) -> Result<Self, Error> {
+        csv::read(origin, bytes, separator)
+    }
+
+    /// Reads the bytes of a JSON array of flat objects, or of objects one after another (JSON Lines).
+    /// A key that an object lacks is missing there, as is `null`. `origin` names the file in errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`], as [`read`](Self::read).
+    pub fn from_json(origin: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        json::read(origin, bytes)
+    }
+
     /// Reads Parquet.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened, [`Error::Format`] if it is not Parquet or cut.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not Parquet, cut, or too
+    /// large to be a table of metrics.
     pub fn read_parquet(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        ParquetReader::new(file)
-            .finish()
-            .map(Self)
-            .map_err(|error| Error::format(path, "file", "Parquet", error.to_string()))
+        Self::from_parquet(path, &read_bytes(path)?)
+    }
+
+    /// Reads the bytes of a Parquet file. `origin` names the file in errors.
+    ///
+    /// Sizes in the file's footer are checked and a panic of the decoder becomes an error; a run
+    /// length forged inside a page can still ask the decoder for more memory than there is, which
+    /// ends the process. Tables from strangers are better taken as CSV or JSON.
+    ///
+    /// # Errors
+    /// As [`read_parquet`](Self::read_parquet).
+    pub fn from_parquet(origin: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let not_parquet = |found: String| Error::format(origin, "file", "Parquet", found);
+        // The decoder panics at some damaged files.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let mut reader = ParquetReader::new(Cursor::new(bytes)).set_low_memory(true);
+            let metadata = reader
+                .get_metadata()
+                .map_err(|error| not_parquet(error.to_string()))?;
+            let groups = metadata.row_groups.iter();
+            let rows = groups.clone().map(|group| group.num_rows() as u64);
+            let rows = rows.fold(0, u64::saturating_add);
+            let chunks = groups.flat_map(|group| group.parquet_columns());
+            let size = chunks.map(|chunk| chunk.uncompressed_size().max(0));
+            let size = size.fold(0, i64::saturating_add);
+            let columns = metadata.schema_descr.columns().len() as u64;
+            if columns > MOST_COLUMNS as u64
+                || rows.saturating_mul(columns) > MOST_CELLS as u64
+                || size > MOST_DECOMPRESSED
+            {
+                return Err(Error::format(
+                    origin,
+                    "size",
+                    format!(
+                        "at most {MOST_COLUMNS} columns, {MOST_CELLS} cells and \
+                         {MOST_DECOMPRESSED} bytes"
+                    ),
+                    format!("{columns} columns, {rows} rows and {size} bytes"),
+                ));
+            }
+            reader
+                .finish()
+                .map(Self)
+                .map_err(|error| not_parquet(error.to_string()))
+        }));
+        read.unwrap_or_else(|_| Err(not_parquet("a damaged file".to_owned())))
     }
 
     fn column(&self, name: &str) -> Result<&pl::Column, Error> {
@@ -188,6 +363,21 @@ impl Table {
             }
         })
     }
+}
+
+/// The whole of a file that is not too large.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let mut bytes = Vec::new();
+    let mut limited = file.take(MOST_BYTES + 1);
+    limited
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let expected = format!("at most {MOST_BYTES} bytes");
+        return Err(Error::format(path, "size", expected, "more"));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -267,5 +457,43 @@ mod tests {
                 .to_string()
                 .contains("t.parquet")
         );
+    }
+
+    #[test]
+    fn files_are_read_by_their_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        table().write_csv(&at("t.csv")).unwrap();
+        table().write_parquet(&at("t.PARQUET")).unwrap();
+        let tabs = "epoch\tloss\tmethod\n1\t0.1\tlora\n2\t\tfull\n";
+        std::fs::write(at("t.tsv"), tabs).unwrap();
+        let records = "{\"epoch\": 1, \"loss\": 0.1, \"method\": \"lora\"}\n\
+                       {\"epoch\": 2, \"loss\": null, \"method\": \"full\"}\n";
+        std::fs::write(at("t.jsonl"), records).unwrap();
+        for name in ["t.csv", "t.PARQUET", "t.tsv", "t.jsonl"] {
+            let read = Table::read(&at(name)).unwrap();
+            assert_eq!(read.names(), ["epoch", "loss", "method"], "{name}");
+            assert_eq!(read.labels("epoch").unwrap(), ["1", "2"], "{name}");
+            assert_eq!(read.kind("loss").unwrap(), ColumnKind::Real, "{name}");
+            assert_eq!(read.labels("loss").unwrap(), ["0.1", ""], "{name}");
+            assert_eq!(read.texts("method").unwrap(), ["lora", "full"], "{name}");
+        }
+        let other = Table::read(&at("t.xlsx")).unwrap_err().to_string();
+        assert!(other.contains("found the ending \"xlsx\""), "{other}");
+        let absent = Table::read(&at("no.csv")).unwrap_err().to_string();
+        assert!(absent.contains("no.csv: open failed"), "{absent}");
+    }
+
+    #[test]
+    fn cut_parquet_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        table().write_parquet(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let origin = Path::new("t.parquet");
+        for end in 0..bytes.len() {
+            let fault = Table::from_parquet(origin, &bytes[..end]).unwrap_err();
+            assert!(fault.to_string().starts_with("t.parquet: "), "{fault}");
+        }
     }
 }

@@ -119,7 +119,7 @@ pub fn link_findings(links: &[Link]) -> Vec<String> {
 }
 
 /// A column's name as words.
-pub fn words(column: &str) -> String {
+pub(crate) fn words(column: &str) -> String {
     let text = column.replace('_', " ");
     let mut letters = text.chars();
     match letters.next() {

@@ -1,10 +1,14 @@
 //! The paper's experiments: recipes, their records, tables, figures and the report.
 
+mod audit;
 mod compare;
 mod drawing;
 mod findings;
 mod link;
+mod matching;
+mod metrics;
 mod pair;
+mod rank_link;
 mod recipe;
 mod records;
 mod report;
@@ -12,18 +16,29 @@ mod reproduce;
 mod tables;
 mod theory;
 
+pub use audit::{
+    PageHead, audit_cells, audit_page, audit_summary_cells, audit_table, audit_text,
+    findings_table, overview_cells, overview_text, pair_page, refused_table,
+};
 pub use compare::{Comparison, Difference, Row, compare};
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
 pub use link::{Link, RANK_MEASURES, link};
+pub use metrics::{
+    AdapterRanks, Aggregate, Join, Joined, MetricColumns, Outcome, adapter_ranks, join,
+    metrics_from_runs,
+};
 pub use pair::{pair_cells, pair_chart, pair_findings, pair_table};
+pub use rank_link::{
+    MeasureLink, RankLink, link_sentences, rank_link, rank_link_cells, rank_link_chart,
+    rank_link_outcome_chart, rank_link_table,
+};
 pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
 pub use tables::{
-    Cells, audit_cells, audit_summary_cells, comparison_cells, counterexample_cells, link_cells,
-    random_cells, run_cells, text_table, theory_cells, theory_summary_cells,
-    violates_a_proved_bound,
+    Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells, text_table,
+    theory_cells, theory_summary_cells, violates_a_proved_bound,
 };
 pub use theory::{
     ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,

@@ -19,7 +19,7 @@ pub const RANK_MEASURES: [&str; 9] = [
 ];
 
 /// Bootstrap samples of every interval.
-const RESAMPLES: usize = 2000;
+pub(crate) const RESAMPLES: usize = 2000;
 
 /// The correlation of one rank measure with one outcome over runs, at their last epoch.
 #[derive(Debug, Clone, Serialize)]

@@ -35,17 +35,33 @@ pub fn pair_cells(audit: &PairAudit) -> Cells {
             format!("{}x{}", matrix.shape[0], matrix.shape[1]),
             matrix.dtype.clone(),
         ];
-        row.extend(RANKS.map(|rank| format!("{:.2e}", matrix.layer_error(rank))));
-        let effective = matrix.measures.effective_rank;
+        row.extend(RANKS.map(|rank| match matrix.layer_error(rank) {
+            error if error.is_nan() => "–".to_owned(),
+            error => format!("{error:.2e}"),
+        }));
+        let measures = matrix.measures.as_ref();
+        let effective = measures.and_then(|m| m.effective_rank);
         row.extend([
             format!("{:.2e}", matrix.noise.floor()),
-            matrix.rank_above_noise.to_string(),
-            matrix.measures.energy_rank_99.to_string(),
+            rank_text(matrix),
+            measures.map_or("–".to_owned(), |m| m.energy_rank_99.to_string()),
             effective.map_or("–".to_owned(), |rank| format!("{rank:.1}")),
         ]);
         row
     });
     (header, rows.collect())
+}
+
+/// The rank above the noise; if only the largest singular values are known and all are above it, that
+/// it may be more.
+fn rank_text(matrix: &MatrixDifference) -> String {
+    let rank = matrix.rank_above_noise;
+    let may_be_more = matrix.certificate.is_some() && rank == matrix.singular_values.len();
+    if may_be_more {
+        format!("≥ {rank}")
+    } else {
+        rank.to_string()
+    }
 }
 
 fn is_changed(matrix: &MatrixDifference) -> bool {
@@ -60,7 +76,11 @@ pub fn pair_table(audit: &PairAudit) -> Result<Table> {
     let rows: Vec<(&MatrixDifference, usize)> = audit
         .matrices
         .iter()
-        .flat_map(|matrix| (0..=matrix.singular_values.len()).map(move |rank| (matrix, rank)))
+        .flat_map(|matrix| {
+            // Past the last one e_R is zero, if all were computed.
+            let known = matrix.singular_values.len() + usize::from(matrix.certificate.is_none());
+            (0..known).map(move |rank| (matrix, rank))
+        })
         .collect();
     let real = |value: fn(&MatrixDifference) -> f64| -> Column {
         rows.iter().map(|(matrix, _)| value(matrix)).collect()
@@ -188,6 +208,27 @@ pub fn pair_findings(audit: &PairAudit) -> Vec<String> {
             "Above the rounding of the storage type the differences have rank {least} to {most} \
              (median {}); past that rank, e_R is rounding.",
             ranks[ranks.len() / 2]
+        ));
+    }
+    let partial = audit
+        .matrices
+        .iter()
+        .filter_map(|m| Some((m, m.certificate.as_ref()?)));
+    let partial: Vec<_> = partial.collect();
+    if !partial.is_empty() {
+        let doubtful: Vec<&str> = partial
+            .iter()
+            .filter(|(_, certificate)| !certificate.is_converged)
+            .map(|(matrix, _)| matrix.name.as_str())
+            .collect();
+        findings.push(format!(
+            "Of {} matrices only the largest singular values were computed; {}.",
+            partial.len(),
+            if doubtful.is_empty() {
+                "those above the noise are certain to within it".to_owned()
+            } else {
+                format!("not certain to within the noise: {}", doubtful.join(", "))
+            }
         ));
     }
     let others = audit

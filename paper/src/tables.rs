@@ -1,7 +1,7 @@
 //! Tables as pure functions of records: cells first, for the terminal, Markdown and HTML alike.
 
 use comfy_table::{CellAlignment, Table, presets};
-use rankwise_analysis::{AdapterAudit, Interval, Summary};
+use rankwise_analysis::Interval;
 use rankwise_theory::{Aim, BoundSummary, CellRecord, CounterexampleRecord, RandomSummary};
 
 use crate::RunResult;
@@ -315,95 +315,4 @@ pub fn violates_a_proved_bound(record: &CellRecord) -> bool {
 
 fn optional(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), |value| format!("{value:.1}"))
-}
-
-/// One row a module of an audited adapter.
-pub fn audit_cells(adapter: &AdapterAudit) -> Cells {
-    let header = vec![
-        "module",
-        "shape",
-        "R",
-        "scale",
-        "numerical",
-        "k90",
-        "k95",
-        "k99",
-        "stable",
-        "effective",
-        "eff. energy",
-        "part.",
-        "nuclear",
-        "σ₁",
-        "‖ΔW‖_F",
-        "orth. loss",
-        "floor",
-        "excess",
-        "tau",
-    ];
-    let rows = adapter
-        .modules
-        .iter()
-        .map(|module| {
-            let mut row = vec![
-                module.name.clone(),
-                format!("{}×{}", module.shape.0, module.shape.1),
-                module.rank_budget.to_string(),
-                if module.scaled {
-                    format!("{:.3}", module.scale)
-                } else {
-                    "unknown".to_owned()
-                },
-            ];
-            match &module.spectrum {
-                None => row.extend(vec!["not finite".to_owned(); 15]),
-                Some(spectrum) => {
-                    let (m, o) = (&spectrum.measures, &spectrum.orthogonality);
-                    row.extend([
-                        m.numerical_rank.to_string(),
-                        m.energy_rank_90.to_string(),
-                        m.energy_rank_95.to_string(),
-                        m.energy_rank_99.to_string(),
-                        optional(m.stable_rank),
-                        optional(m.effective_rank),
-                        optional(m.effective_rank_energy),
-                        optional(m.participation_ratio),
-                        optional(m.nuclear_ratio),
-                        format!("{:.3e}", m.spectral_norm),
-                        format!("{:.3e}", m.frobenius_norm),
-                        format!("{:.4e}", o.loss),
-                        format!("{:.0}", o.floor),
-                        format!("{:.4e}", o.excess),
-                        format!("{:.1e}", m.tau),
-                    ]);
-                }
-            }
-            row
-        })
-        .collect();
-    (header, rows)
-}
-
-/// One row a measure over an adapter's modules.
-pub fn audit_summary_cells(summary: &Summary) -> Cells {
-    let header = vec![
-        "over modules",
-        "count",
-        "mean",
-        "min",
-        "25 %",
-        "median",
-        "75 %",
-        "max",
-    ];
-    let rows = summary
-        .measures
-        .iter()
-        .map(|(name, d)| {
-            let number = |value: f64| format!("{value:.4}");
-            let mut row = vec![(*name).to_owned(), d.count.to_string()];
-            row.extend([d.mean, d.min, d.p25, d.median, d.p75, d.max].map(number));
-            row
-        })
-        .collect();
-    (header, rows)
 }

@@ -1,51 +1,218 @@
-use anyhow::{Result, bail};
-use rankwise_analysis::{Audit, AuditOptions, audit};
-use rankwise_paper::{audit_cells, audit_summary_cells, text_table};
+//! The audit of adapters: what is printed, what is written, and what a rule says of it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::ProgressBar;
+use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
+use rankwise_data::{Table, create_folder, write_atomic};
+use rankwise_paper::{
+    Aggregate, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_table,
+    audit_text, findings_table, join, link_sentences, overview_text, rank_link, rank_link_cells,
+    rank_link_chart, rank_link_table, refused_table, text_table, write_figure,
+};
+use serde::Serialize;
+use serde::ser::SerializeMap;
 
 use super::Outcome;
-use crate::cli::{AuditOptions as Options, Common};
+use super::output::keep;
+use crate::cli::{Common, named};
+use crate::progress;
+
+/// Adapters of which the modules are printed; of more, one line each.
+const PRINTED: usize = 3;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Adapter files, folders (searched to the bottom), patterns, or ids in the local Hub cache.
+    #[arg(required_unless_present = "tuned", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The base model's checkpoint, a folder or file: needed for DoRA, IA3 and whole tensors. With
+    /// --tuned: the checkpoint before training.
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Compare two checkpoints of one model instead of auditing adapters: the one after training.
+    #[arg(long, value_name = "DIR", requires = "base", conflicts_with = "paths")]
+    tuned: Option<PathBuf>,
+    /// With --tuned: only the N largest singular values of every matrix, with a certificate.
+    #[arg(long, value_name = "N", requires = "tuned")]
+    top: Option<std::num::NonZeroUsize>,
+    /// The adapter as it was before training, where its initialisation changed the base (PiSSA,
+    /// OLoRA and others).
+    #[arg(long, value_name = "DIR", conflicts_with = "tuned")]
+    initial: Option<PathBuf>,
+    /// The threshold of the numerical rank: NUMBER, NUMBER*sigma_1 or max(m,n)*eps(TYPE)*sigma_1.
+    #[arg(long, value_name = "RULE", conflicts_with = "tuned")]
+    tau: Option<TauRule>,
+    /// The side of the orthogonality loss: rows or columns.
+    #[arg(long, default_value = "rows", value_parser = named::<Side>, value_name = "SIDE")]
+    side: Side,
+    /// Exit with 3 if an adapter breaks the rule, such as 'effective_rank < 2', 'non_finite' or
+    /// 'refused > 0'; may be repeated. The language is described under `rankwise audit --help`.
+    #[arg(long, value_name = "RULE", conflicts_with = "tuned")]
+    fail_on: Vec<Rule>,
+    #[command(flatten)]
+    link: LinkOptions,
+}
+
+/// Joins ranks with how the adapters did.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Link to generalisation")]
+struct LinkOptions {
+    /// A CSV, TSV, Parquet, JSON or JSON Lines file with a row for every adapter.
+    #[arg(long, value_name = "FILE", conflicts_with = "tuned")]
+    metrics: Option<PathBuf>,
+    /// The column that names the adapters [default: adapter, path or name].
+    #[arg(long, value_name = "COLUMN", requires = "metrics")]
+    key: Option<String>,
+    /// The columns to link ranks to [default: all numbers].
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        requires = "metrics"
+    )]
+    outcomes: Option<Vec<String>>,
+    /// The column of configurations that differ only by seed [default: configuration or group].
+    #[arg(long, value_name = "COLUMN", requires = "metrics")]
+    group: Option<String>,
+    /// What partial correlations hold fixed [default: R and the train metric].
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        requires = "metrics"
+    )]
+    covariates: Option<Vec<String>>,
+    /// What stands for an adapter's modules: median, mean, min or max.
+    #[arg(long, default_value = "median", value_parser = named::<Aggregate>, value_name = "NAME")]
+    aggregate: Aggregate,
+}
+
+/// What of the rules did not hold, and the audit with what was asked for beside it.
+struct Outcomes<'a> {
+    audit: &'a Audit,
+    link: Option<&'a RankLink>,
+    violations: Option<&'a [Violation]>,
+}
+
+impl Serialize for Outcomes<'_> {
+    /// The audit's own keys first, then `link` and `violations` where they were asked for.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("adapters", &self.audit.adapters)?;
+        map.serialize_entry("refused", &self.audit.refused)?;
+        if let Some(link) = self.link {
+            map.serialize_entry("link", link)?;
+        }
+        if let Some(violations) = self.violations {
+            map.serialize_entry("violations", violations)?;
+        }
+        map.end()
+    }
+}
 
 /// The rank of every update of the given adapters.
 pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     if let (Some(base), Some(tuned)) = (&options.base, &options.tuned) {
-        return super::checkpoints::run(base, tuned, common);
+        return super::checkpoints::run(base, tuned, options.top, common);
     }
-    let mut whole = Audit {
-        adapters: Vec::new(),
-        refused: Vec::new(),
+    if let Some(out) = &common.out {
+        create_folder(out)?;
+    }
+    let audit = audited(options, common)?;
+    let link = match &options.link.metrics {
+        Some(file) => Some(linked(&audit, file, &options.link, common)?),
+        None => None,
     };
-    for path in &options.paths {
-        let Audit { adapters, refused } = audit(path, &AuditOptions::default())?;
-        whole.adapters.extend(adapters);
-        whole.refused.extend(refused);
+    let violations: Vec<Violation> = options
+        .fail_on
+        .iter()
+        .flat_map(|rule| rule.check(&audit))
+        .collect();
+    let outcomes = Outcomes {
+        audit: &audit,
+        link: link.as_ref(),
+        violations: (!options.fail_on.is_empty()).then_some(&violations),
+    };
+    if let Some(out) = &common.out {
+        keep(&outcomes, "audit", common)?;
+        write_files(&audit, out)?;
+        if let Some(link) = &link {
+            write_link(link, out)?;
+        }
     }
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&whole)?);
+        println!("{}", serde_json::to_string_pretty(&outcomes)?);
     } else if !common.quiet {
-        print(&whole);
+        print(&audit, link.as_ref());
     }
-    if whole.adapters.is_empty() {
-        bail!("nothing could be audited: {} refused", whole.refused.len());
+    for violation in &violations {
+        eprintln!("{violation}");
+    }
+    if !violations.is_empty() {
+        return Ok(Outcome::RuleBroken);
+    }
+    if audit.adapters.is_empty() {
+        if common.quiet || common.json {
+            for refused in &audit.refused {
+                eprintln!("refused {}", refused.reason);
+            }
+        }
+        bail!("nothing could be audited: {} refused", audit.refused.len());
     }
     Ok(Outcome::Done)
 }
 
-fn print(audit: &Audit) {
-    for adapter in &audit.adapters {
-        let base = adapter
-            .base_model
-            .as_deref()
-            .unwrap_or("unknown base model");
-        println!("{} ({}, {base})\n", adapter.path, adapter.format);
-        println!("{}\n", text_table(&audit_cells(adapter)));
-        println!("{}\n", text_table(&audit_summary_cells(&adapter.summary)));
-        for finding in &adapter.findings {
-            match &finding.module {
-                Some(module) => println!("- {module}: {}", finding.message),
-                None => println!("- {}", finding.message),
-            }
+fn audited(options: &Options, common: &Common) -> Result<Audit> {
+    let settings = AuditOptions {
+        tau: options.tau,
+        side: options.side,
+        base: options.base.clone(),
+        initial: options.initial.clone(),
+    };
+    let mut whole = Audit {
+        adapters: Vec::new(),
+        refused: Vec::new(),
+    };
+    let bar = progress::bar(0, "files", common.quiet);
+    bar.set_message("auditing");
+    let told = |bar: &ProgressBar, done: usize, of: usize| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    };
+    for path in &options.paths {
+        let Audit { adapters, refused } =
+            audit_each(path, &settings, |done, of| told(&bar, done, of))?;
+        whole.adapters.extend(adapters);
+        whole.refused.extend(refused);
+    }
+    bar.finish_and_clear();
+    Ok(whole)
+}
+
+fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) -> Result<RankLink> {
+    let table = Table::read(file)?;
+    let columns = MetricColumns {
+        key: options.key.clone(),
+        metrics: options.outcomes.clone(),
+        group: options.group.clone(),
+        covariates: options.covariates.clone(),
+    };
+    let ranks = adapter_ranks(&audit.adapters, options.aggregate);
+    let joined = join(&ranks, &table, &columns)
+        .with_context(|| format!("{}: not joined with the adapters", file.display()))?;
+    rank_link(joined, common.seed.unwrap_or(0))
+}
+
+fn print(audit: &Audit, link: Option<&RankLink>) {
+    if audit.adapters.len() > PRINTED {
+        println!("{}\n", overview_text(audit));
+    } else {
+        for adapter in &audit.adapters {
+            println!("{}", audit_text(adapter));
         }
-        println!();
     }
     for refused in &audit.refused {
         println!(
@@ -53,4 +220,44 @@ fn print(audit: &Audit) {
             refused.name, refused.path, refused.reason
         );
     }
+    if let Some(link) = link {
+        println!("\n{}\n", text_table(&rank_link_cells(link)));
+        for sentence in link_sentences(link) {
+            println!("- {sentence}");
+        }
+    }
+}
+
+/// The audit's tables and its page.
+fn write_files(audit: &Audit, out: &Path) -> Result<()> {
+    let tables = [
+        ("modules", audit_table(audit)?),
+        ("findings", findings_table(audit)?),
+        ("refused", refused_table(audit)?),
+    ];
+    for (name, table) in tables {
+        table.write_csv(&out.join(name).with_extension("csv"))?;
+        table.write_parquet(&out.join(name).with_extension("parquet"))?;
+    }
+    let page = audit_page(audit, &head())?;
+    Ok(write_atomic(&out.join("audit.html"), |file| {
+        file.write_all(page.as_bytes())
+    })?)
+}
+
+/// The command that is running, for the head of a page.
+pub fn head() -> PageHead {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    PageHead {
+        command: format!("rankwise {}", words.join(" ")),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn write_link(link: &RankLink, out: &Path) -> Result<()> {
+    let table = rank_link_table(link)?;
+    table.write_csv(&out.join("link.csv"))?;
+    table.write_parquet(&out.join("link.parquet"))?;
+    write_figure(&rank_link_chart(link)?, out, "link")?;
+    Ok(())
 }

@@ -23,52 +23,86 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
 /// What the peer prints.
 #[derive(Deserialize)]
 struct Peer {
-    version: String,
-    /// Singular values alone and the thin decomposition, for every width.
-    seconds: Vec<[f64; 2]>,
+    numpy: String,
+    torch: Option<String>,
+    seconds: Vec<PeerSeconds>,
 }
 
-/// Singular values and thin decompositions of Gaussian matrices, beside NumPy's on one thread.
+/// Of one width.
+#[derive(Deserialize)]
+struct PeerSeconds {
+    values: f64,
+    thin: Option<f64>,
+    torch_values: Option<f64>,
+}
+
+/// Widths beyond it are timed without vectors only: minutes otherwise.
+const WIDEST_THIN: usize = 1024;
+
+/// Singular values and thin decompositions of Gaussian matrices, beside NumPy's and PyTorch's with
+/// as many threads.
 fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
-    const WIDTHS: [usize; 3] = [64, 256, 1024];
+    let widths = &options.sizes;
+    let mut header = vec!["D", "threads", "decomposition", "rankwise ms"];
+    header.extend(["NumPy f64 ms", "PyTorch f32 ms", "ratio to the faster"]);
+    let mut rows = Vec::new();
+    let threads = common.threads.map_or(1, std::num::NonZeroUsize::get);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?;
     let mut rng = rankwise_data::stream(common.seed.unwrap_or(0), "bench/spectra", 0);
     let mut ours = Vec::new();
-    for width in WIDTHS {
+    for &width in widths {
         let w = Sample::gaussian(width, width, &mut rng)?;
         let w = w.points();
-        ours.push([
-            median_seconds(options.repeats, || singular_values(w).map(drop))?,
-            median_seconds(options.repeats, || svd(w).map(drop))?,
-        ]);
+        let time = |work: &(dyn Fn() -> Result<(), rankwise_analysis::Error> + Sync)| {
+            pool.install(|| median_seconds(options.repeats, work))
+        };
+        let values = time(&|| singular_values(w).map(drop))?;
+        let thin = (width <= WIDEST_THIN).then(|| time(&|| svd(w).map(drop)));
+        ours.push((values, thin.transpose()?));
     }
-    let peer = numpy(options.repeats, &WIDTHS)?;
-    let header = vec!["D", "decomposition", "rankwise ms", "NumPy ms", "ratio"];
-    let mut rows = Vec::new();
-    for ((width, ours), theirs) in WIDTHS.iter().zip(ours).zip(peer.seconds) {
-        for (k, what) in ["singular values", "thin"].into_iter().enumerate() {
+    let peer = python(options.repeats, threads, widths)?;
+    for ((width, ours), theirs) in widths.iter().zip(ours).zip(&peer.seconds) {
+        let mut row = |what: &str, ours: f64, numpy: f64, torch: Option<f64>| {
+            let ms = |seconds: f64| format!("{:.2}", 1e3 * seconds);
             rows.push(vec![
                 width.to_string(),
+                threads.to_string(),
                 what.to_owned(),
-                format!("{:.2}", 1e3 * ours[k]),
-                format!("{:.2}", 1e3 * theirs[k]),
-                format!("{:.2}", ours[k] / theirs[k]),
+                ms(ours),
+                ms(numpy),
+                torch.map_or_else(String::new, ms),
+                format!("{:.2}", ours / torch.map_or(numpy, |t| t.min(numpy))),
             ]);
+        };
+        row(
+            "singular values",
+            ours.0,
+            theirs.values,
+            theirs.torch_values,
+        );
+        if let (Some(ours), Some(theirs)) = (ours.1, theirs.thin) {
+            row("thin", ours, theirs, None);
         }
     }
+    let torch = peer.torch.as_deref().unwrap_or("not installed");
     println!("{}", text_table(&(header, rows)));
     println!(
-        "\nNumPy {} and rankwise, one thread each, medians of {}.",
-        peer.version, options.repeats
+        "\nNumPy {}, PyTorch {torch}, rankwise; {threads} threads each, medians of {}.",
+        peer.numpy, options.repeats
     );
     Ok(Outcome::Done)
 }
 
-fn numpy(repeats: usize, widths: &[usize]) -> Result<Peer> {
+fn python(repeats: usize, threads: usize, widths: &[usize]) -> Result<Peer> {
     let python = std::env::var_os("RANKWISE_PYTHON").unwrap_or_else(|| OsString::from("python3"));
+    let threads = threads.to_string();
     let output = Command::new(&python)
-        .args(["-c", include_str!("bench_spectra.py"), &repeats.to_string()])
+        .args(["-c", include_str!("bench_spectra.py")])
+        .args([&repeats.to_string(), &threads, &WIDEST_THIN.to_string()])
         .args(widths.iter().map(usize::to_string))
-        .envs(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|v| (v, "1")))
+        .envs(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|v| (v, &threads)))
         .output()
         .with_context(|| format!("bench: {} did not start", python.display()))?;
     if !output.status.success() {

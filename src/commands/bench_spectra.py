@@ -1,4 +1,6 @@
-"""Seconds of NumPy's singular values and thin decompositions: JSON, one entry a width."""
+"""Seconds of NumPy's (float64) and PyTorch's (float32) decompositions: JSON, one entry a width.
+
+Arguments: repeats, threads, the largest width of thin decompositions, widths."""
 
 import json
 import sys
@@ -6,8 +8,16 @@ import time
 
 import numpy
 
-repeats, widths = int(sys.argv[1]), [int(width) for width in sys.argv[2:]]
+try:
+    import torch
+except ImportError:
+    torch = None
+
+repeats, threads, thin = (int(argument) for argument in sys.argv[1:4])
+widths = [int(width) for width in sys.argv[4:]]
 rng = numpy.random.default_rng(0)
+if torch:
+    torch.set_num_threads(threads)
 
 
 def median_seconds(work):
@@ -19,14 +29,25 @@ def median_seconds(work):
     return sorted(times)[repeats // 2]
 
 
-result = {"version": numpy.__version__, "seconds": []}
+seconds = []
 for width in widths:
     w = rng.standard_normal((width, width))
-    numpy.linalg.svd(w)
-    result["seconds"].append(
-        [
-            median_seconds(lambda: numpy.linalg.svd(w, compute_uv=False)),
-            median_seconds(lambda: numpy.linalg.svd(w, full_matrices=False)),
-        ]
+    warm = rng.standard_normal((64, 64))
+    numpy.linalg.svd(warm)
+    entry = {"values": median_seconds(lambda: numpy.linalg.svd(w, compute_uv=False))}
+    if width <= thin:
+        entry["thin"] = median_seconds(lambda: numpy.linalg.svd(w, full_matrices=False))
+    if torch:
+        single = torch.from_numpy(w.astype(numpy.float32))
+        torch.linalg.svdvals(torch.from_numpy(warm.astype(numpy.float32)))
+        entry["torch_values"] = median_seconds(lambda: torch.linalg.svdvals(single))
+    seconds.append(entry)
+print(
+    json.dumps(
+        {
+            "numpy": numpy.__version__,
+            "torch": torch.__version__ if torch else None,
+            "seconds": seconds,
+        }
     )
-print(json.dumps(result))
+)

@@ -1,9 +1,10 @@
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Result;
-use rankwise_analysis::audit_pair;
-use rankwise_data::create_folder;
-use rankwise_paper::{pair_cells, pair_chart, pair_findings, pair_table, write_figure};
+use rankwise_analysis::{PairOptions, audit_pair};
+use rankwise_data::{create_folder, write_atomic};
+use rankwise_paper::{pair_cells, pair_chart, pair_findings, pair_page, pair_table, write_figure};
 
 use super::Outcome;
 use super::output::show;
@@ -11,13 +12,21 @@ use crate::cli::Common;
 use crate::progress;
 
 /// The theorem's e_i on real weights: W̄ after training, W before.
-pub fn run(base: &Path, tuned: &Path, common: &Common) -> Result<Outcome> {
+pub fn run(
+    base: &Path,
+    tuned: &Path,
+    top: Option<NonZeroUsize>,
+    common: &Common,
+) -> Result<Outcome> {
+    let options = PairOptions {
+        top: top.map(NonZeroUsize::get),
+    };
     if let Some(out) = &common.out {
         create_folder(out)?;
     }
     let bar = progress::bar(0, "matrices", common.quiet);
     bar.set_message("decomposing");
-    let audit = audit_pair(base, tuned, |done, of| {
+    let audit = audit_pair(base, tuned, &options, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     })?;
@@ -28,6 +37,10 @@ pub fn run(base: &Path, tuned: &Path, common: &Common) -> Result<Outcome> {
         table.write_parquet(&out.join("layer-errors.parquet"))?;
         table.write_csv(&out.join("layer-errors.csv"))?;
         write_figure(&pair_chart(&audit)?, out, "layer-errors")?;
+        let page = pair_page(&audit, &super::audit::head())?;
+        write_atomic(&out.join("checkpoints.html"), |file| {
+            file.write_all(page.as_bytes())
+        })?;
     }
     if !common.json && !common.quiet {
         println!();

@@ -1,4 +1,4 @@
-mod audit;
+pub mod audit;
 mod bench;
 mod checkpoints;
 pub mod extract;
@@ -21,6 +21,8 @@ pub enum Outcome {
     Done,
     /// A check did not hold.
     CheckFailed,
+    /// A rule that the user gave did not hold.
+    RuleBroken,
 }
 
 pub fn run(arguments: &Arguments) -> Result<Outcome> {

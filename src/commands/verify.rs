@@ -38,7 +38,7 @@ pub fn run(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
     } else if options.descent {
         descent(common)
     } else if let (Some(base), Some(tuned)) = (&options.base, &options.tuned) {
-        super::checkpoints::run(base, tuned, common)
+        super::checkpoints::run(base, tuned, None, common)
     } else {
         grid(options, common)
     }

@@ -88,18 +88,21 @@ impl AdapterConfig {
             let expected = format!("at most {LONGEST_CONFIG} bytes");
             return Err(Error::format(path, "file", expected, format!("{size}")));
         }
-        let text = rankwise_data::read_text(path)?;
+        let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        Self::parse(path, &text).map(Some)
+    }
+
+    /// Takes the text of the file at `path` apart.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is not an object with fields of the right types.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
         // By way of a map: a list would pass for a structure.
-        serde_json::from_str::<Map<String, Value>>(&text)
+        serde_json::from_slice::<Map<String, Value>>(text)
             .and_then(|fields| serde_json::from_value(Value::Object(fields)))
-            .map(Some)
             .map_err(|error| {
-                Error::format(
-                    path,
-                    "file",
-                    "PEFT's adapter configuration",
-                    error.to_string(),
-                )
+                let expected = "PEFT's adapter configuration";
+                Error::format(path, "file", expected, error.to_string())
             })
     }
 

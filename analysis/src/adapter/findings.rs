@@ -107,7 +107,7 @@ fn remark(module: &Module) -> Option<Finding> {
         ),
         Remark::InputsAssumed => (
             FindingKind::InputsAssumed,
-            "VeRA without the base weight (--base): the module is taken to have all the inputs of \
+            "VeRA without the base weight (--base): the module is assumed to have all the inputs of \
              the shared A",
         ),
     };

@@ -30,19 +30,20 @@ mod scale;
 mod settings;
 mod sorted;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ndarray::Array2;
 use safetensors::Dtype;
 
-use crate::Error;
 use crate::audit::{Finding, FindingKind, natural_order};
 use crate::container::{Container, TensorInfo};
-use crate::product::{Directions, directions};
+use crate::product::{Directions, directions, stored_directions};
 use crate::update::{Update, difference_of_products};
+use crate::{Error, Storage, StoredMatrix};
 use base::{Base, BaseWeight, flat};
-use config::AdapterConfig;
+pub(crate) use config::AdapterConfig;
 pub(crate) use config::{Match, first_match};
 pub(crate) use key::Format;
 use key::{Key, Part};
@@ -50,6 +51,7 @@ use module::{Context, Parts};
 pub(crate) use module::{Module, Remark};
 use names::{Names, without_prefix};
 pub(crate) use place::{Number, Place, Slot};
+use recipe::{Factor, Recipe, Stored};
 use settings::Settings;
 use sorted::Sorted;
 
@@ -168,6 +170,9 @@ impl Adapter {
     /// # Errors
     /// [`Error::NonFinite`] naming the factor; as [`update`](Self::update) otherwise.
     pub fn directions(&self, module: &Module) -> Result<Directions, Error> {
+        if let Some(directions) = self.stored_directions(module)? {
+            return Ok(directions);
+        }
         match self.update(module)? {
             Update::Product { b, a, scale } => directions(b.view(), a.view(), scale),
             other => Ok(Directions {
@@ -175,6 +180,38 @@ impl Adapter {
                 norms: Vec::new(),
             }),
         }
+    }
+
+    /// Of two factors as the file keeps them, straight from its bytes.
+    fn stored_directions(&self, module: &Module) -> Result<Option<Directions>, Error> {
+        let Recipe::Product {
+            b: Factor::Stored(b),
+            a: Factor::Stored(a),
+        } = &module.recipe
+        else {
+            return Ok(None);
+        };
+        let form = |factor: &Stored| {
+            let info = self.weights.tensors().get(&factor.tensor)?;
+            let is_transposed = factor.is_whole(&info.shape)?;
+            Some((Storage::of(info.dtype)?, flat(&info.shape), is_transposed))
+        };
+        let (Some(b_form), Some(a_form), None) = (form(b), form(a), self.before(module)) else {
+            return Ok(None);
+        };
+        thread_local! {
+            // Of every thread's own: a buffer that is used again costs no new pages.
+            static BYTES: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+        }
+        BYTES.with_borrow_mut(|[b_bytes, a_bytes]| {
+            self.weights.read_raw(&b.tensor, b_bytes)?;
+            self.weights.read_raw(&a.tensor, a_bytes)?;
+            let matrix = |bytes, (storage, shape, is_transposed)| {
+                Ok::<_, Error>((StoredMatrix::new(bytes, storage, shape)?, is_transposed))
+            };
+            let (b, a) = (matrix(&b_bytes[..], b_form)?, matrix(&a_bytes[..], a_form)?);
+            stored_directions(b, a, module.scale.unwrap_or(1.0)).map(Some)
+        })
     }
 
     /// The same module before training.

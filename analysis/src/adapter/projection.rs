@@ -2,7 +2,8 @@
 //!
 //! PEFT draws vera_A (R × inputs), then vera_B (outputs × R), from one generator of PyTorch on the
 //! CPU: MT19937 seeded with `projection_prng_key`, every number 24 bits of one output over 2²⁴,
-//! stretched to ±√(6/fan_in) (Kaiming's uniform bound with gain √2) in single precision.
+//! stretched to ±√(6/fan_in) (Kaiming's uniform bound with gain √2): the bounds and their distance in
+//! single precision, the stretching in double, its result rounded to single.
 //!
 //! Sources: M. Matsumoto and T. Nishimura, “Mersenne Twister”, 1998; PyTorch's `uniform_`;
 //! `_kaiming_init` of huggingface/peft.
@@ -24,8 +25,8 @@ pub(super) fn drawn(
         let (from, to) = (-bound as f32, bound as f32);
         Array2::from_shape_simple_fn((rows, columns), || {
             let bits = generator.next() & ((1 << 24) - 1);
-            let share = bits as f32 * (1.0 / (1 << 24) as f32);
-            f64::from(share * (to - from) + from)
+            let share = f64::from(bits) / f64::from(1 << 24);
+            f64::from((share * f64::from(to - from) + f64::from(from)) as f32)
         })
     };
     let a = uniform(rank, inputs);
@@ -82,6 +83,29 @@ mod tests {
         let mut generator = MersenneTwister::new(5489);
         let last = (0..10_000).map(|_| generator.next()).last();
         assert_eq!(last, Some(4_123_659_995));
+    }
+
+    #[test]
+    fn numbers_are_those_of_pytorch() {
+        // PyTorch 2.15: uniform_(-b, b) of a 2 x 3 and then a 3 x 2 tensor from Generator seed 1234,
+        // b = sqrt(3) sqrt(2)/sqrt(columns); the float32 values' bits.
+        let expected: [u32; 12] = [
+            0xbfaa_8719,
+            0xbe8e_10e9,
+            0xbf2d_e432,
+            0xbec1_1fbc,
+            0xbf9f_e987,
+            0x3f11_4845,
+            0xbfc6_bc3b,
+            0xbde2_091c,
+            0x3f1a_220d,
+            0xbf15_7612,
+            0x3f7b_985a,
+            0x3e5f_b348,
+        ];
+        let (a, b) = drawn(1234, 2, 3, 3);
+        let found: Vec<u32> = a.iter().chain(&b).map(|&x| (x as f32).to_bits()).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::Adapter;
-use super::base::BaseWeight;
+use super::base::{BaseWeight, flat};
 use crate::Error;
 use crate::update::{Update, khatri_rao};
 
@@ -49,6 +49,19 @@ impl Stored {
             column_step: self.row_step,
             ..self
         }
+    }
+
+    /// Whether it is all of a tensor of this shape, and then whether it is transposed.
+    pub fn is_whole(&self, shape: &[usize]) -> Option<bool> {
+        let (rows, columns) = flat(shape);
+        let steps = (self.rows, self.columns, self.row_step, self.column_step);
+        if self.offset != 0 {
+            return None;
+        }
+        if steps == (rows, columns, columns, 1) {
+            return Some(false);
+        }
+        (steps == (columns, rows, 1, columns)).then_some(true)
     }
 
     /// The rows from `begin` on, every `step`th.

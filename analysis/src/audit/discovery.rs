@@ -14,6 +14,15 @@ const WEIGHTS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
 /// How the file is called that lists the files of a split set of weights.
 const INDEX_ENDING: &str = ".index.json";
 
+/// The names of a folder's adapter, in the order in which one is preferred.
+const MAIN: [&str; 5] = [
+    "adapters.safetensors",
+    "adapter_model.safetensors",
+    "adapter_model.safetensors.index.json",
+    "adapter_model.bin",
+    "adapter_model.bin.index.json",
+];
+
 /// Deeper folders are not looked into; no layout of runs or checkpoints comes near.
 const DEEPEST: usize = 32;
 
@@ -203,10 +212,11 @@ fn of_folder(folder: &Path, mut files: Vec<PathBuf>) -> Vec<Candidate> {
             |stem: &String| name.starts_with(&format!("{stem}-")) && name.contains("-of-");
         name.ends_with(INDEX_ENDING) || !stems.iter().any(is_shard)
     });
-    let is_main = |file: &Path| {
-        is_folder_of_one
-            && ["adapter_model.safetensors", "adapters.safetensors"].contains(&name(file).as_str())
-    };
+    // The folder's adapter is what the libraries would load; others beside it go by their own names.
+    let main = MAIN
+        .iter()
+        .find(|main| is_folder_of_one && files.iter().any(|file| name(file) == **main));
+    let is_main = |file: &Path| main.is_some_and(|main| name(file) == *main);
     files
         .into_iter()
         .map(|file| Candidate {

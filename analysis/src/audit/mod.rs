@@ -6,7 +6,10 @@
 
 mod discovery;
 mod examine;
+mod names;
+mod quantity;
 mod record;
+mod role;
 mod summary;
 
 use std::cmp::Ordering;
@@ -16,10 +19,12 @@ use rayon::prelude::*;
 
 use crate::{Error, Side, TauRule};
 pub(crate) use discovery::adapter_file;
+pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
     AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
     Refused, Spectrum, Summary,
 };
+pub use role::role;
 pub(crate) use summary::quantile;
 
 /// Choices of an audit.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::ser::{SerializeMap, SerializeStruct};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Measures, Orthogonality, Side, orthogonality};
 
@@ -46,7 +46,7 @@ pub struct AdapterAudit {
 }
 
 /// The kind of layer that an update belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Weight outputs × inputs.
@@ -66,22 +66,6 @@ pub enum Kind {
     Expert,
     /// Rows of an embedding.
     Token,
-}
-
-impl Kind {
-    /// As the machine-readable form writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Linear => "linear",
-            Self::Conv1d => "conv1d",
-            Self::Embedding => "embedding",
-            Self::Conv1 => "conv_1d",
-            Self::Conv2d => "conv2d",
-            Self::Conv3d => "conv3d",
-            Self::Expert => "expert",
-            Self::Token => "token",
-        }
-    }
 }
 
 /// How an update is parametrised.
@@ -157,24 +141,6 @@ impl ModuleAudit {
             side,
         ))
     }
-
-    /// The name without its numbers, at most its last two parts: what the same modules of all layers
-    /// have in common, such as `self_attn.q_proj`.
-    pub fn role(&self) -> String {
-        role(&self.name)
-    }
-}
-
-fn role(name: &str) -> String {
-    let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let separator = if name.contains('.') { '.' } else { '_' };
-    let parts: Vec<&str> = name
-        .split(separator)
-        .filter(|part| !is_number(part))
-        .collect();
-    let last = if separator == '.' { 2 } else { 4 };
-    let parts = &parts[parts.len().saturating_sub(last)..];
-    parts.join(if separator == '.' { "." } else { "_" })
 }
 
 impl Serialize for ModuleAudit {
@@ -185,12 +151,9 @@ impl Serialize for ModuleAudit {
         let mut row = serializer.serialize_struct("ModuleAudit", 28)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("kind", &self.kind)?;
-        row.serialize_field("method", &self.method)?;
         row.serialize_field("layer", &self.layer)?;
-        row.serialize_field("role", &self.role())?;
         row.serialize_field("shape", &self.shape)?;
         row.serialize_field("rank_budget", &self.rank_budget)?;
-        row.serialize_field("parameters", &self.parameters)?;
         row.serialize_field("scale", &self.scale)?;
         row.serialize_field("scaled", &self.scaled)?;
         row.serialize_field("singular_values", &spectrum.map(|s| &s.singular_values))?;
@@ -217,6 +180,9 @@ impl Serialize for ModuleAudit {
         row.serialize_field("orthogonality_floor", &o.map(|o| o.floor))?;
         row.serialize_field("orthogonality_excess", &o.map(|o| o.excess))?;
         row.serialize_field("orthogonality_side", &o.map(|o| o.side))?;
+        row.serialize_field("method", &self.method)?;
+        row.serialize_field("role", &self.role())?;
+        row.serialize_field("parameters", &self.parameters)?;
         row.end()
     }
 }
@@ -247,7 +213,7 @@ impl Finding {
 }
 
 /// The kinds of findings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// ΔW = 0: the module does nothing.
@@ -280,46 +246,6 @@ pub enum FindingKind {
     InputsAssumed,
     /// A bias was trained beside the factors.
     TrainedBias,
-}
-
-impl FindingKind {
-    /// All kinds, in their order.
-    pub const ALL: [Self; 14] = [
-        Self::ZeroUpdate,
-        Self::TinyUpdate,
-        Self::NonFinite,
-        Self::DeadDirection,
-        Self::CollapsedDirection,
-        Self::UnusedBudget,
-        Self::DefinitionsDisagree,
-        Self::AlphaMissing,
-        Self::UnusualScale,
-        Self::RankPatternMismatch,
-        Self::ChangedBase,
-        Self::Directional,
-        Self::InputsAssumed,
-        Self::TrainedBias,
-    ];
-
-    /// As the machine-readable form writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ZeroUpdate => "zero_update",
-            Self::TinyUpdate => "tiny_update",
-            Self::NonFinite => "non_finite",
-            Self::DeadDirection => "dead_direction",
-            Self::CollapsedDirection => "collapsed_direction",
-            Self::UnusedBudget => "unused_budget",
-            Self::DefinitionsDisagree => "definitions_disagree",
-            Self::AlphaMissing => "alpha_missing",
-            Self::UnusualScale => "unusual_scale",
-            Self::RankPatternMismatch => "rank_pattern_mismatch",
-            Self::ChangedBase => "changed_base",
-            Self::Directional => "directional",
-            Self::InputsAssumed => "inputs_assumed",
-            Self::TrainedBias => "trained_bias",
-        }
-    }
 }
 
 /// Some modules of an adapter taken together.
@@ -386,41 +312,4 @@ fn as_map<S: Serializer, T: Serialize>(
         map.serialize_entry(name, value)?;
     }
     map.end()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roles_are_what_layers_have_in_common() {
-        for (name, expected) in [
-            ("model.layers.11.self_attn.q_proj", "self_attn.q_proj"),
-            ("transformer.h.0.attn.c_attn", "attn.c_attn"),
-            ("classifier", "classifier"),
-            (
-                "down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q",
-                "blocks_attn1_to_q",
-            ),
-            ("unet:3", "unet:3"),
-        ] {
-            assert_eq!(role(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn names_are_those_of_the_machine_readable_form() {
-        for kind in FindingKind::ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
-        }
-        for kind in [
-            Kind::Linear,
-            Kind::Conv1d,
-            Kind::Conv1,
-            Kind::Conv3d,
-            Kind::Expert,
-        ] {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
-        }
-    }
 }

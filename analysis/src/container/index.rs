@@ -46,8 +46,8 @@ pub(super) fn open(path: &Path) -> Result<Container, Error> {
     let container = Container::of_files(path, files)?;
     for (tensor, shard) in &index.weight_map {
         let found = match container.tensors().get(tensor) {
-            Some(info) if names[info.file] == shard.as_str() => continue,
-            Some(info) => format!("in {}", names[info.file]),
+            Some(info) if names[info.file as usize] == shard.as_str() => continue,
+            Some(info) => format!("in {}", names[info.file as usize]),
             None => "in none".to_owned(),
         };
         let what = format!("tensor {tensor}");
@@ -56,7 +56,7 @@ pub(super) fn open(path: &Path) -> Result<Container, Error> {
     Ok(container)
 }
 
-/// What the fuzz target reads: an index without its shards.
+/// Reads and checks an index, not its shards.
 pub(super) fn checked(source: &Source) -> Result<(), Error> {
     shards(source, &parsed(source)?).map(drop)
 }

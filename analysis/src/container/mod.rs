@@ -10,7 +10,7 @@
 //!
 //! What a file is, its beginning says, not its name. Nothing is allocated from a header's word: all
 //! sizes are checked against the file's first, and what opening a file takes stays within four times
-//! its size and a constant. A pickle runs no code: see `pickle`.
+//! its size, or 100 MB if that is more. A pickle runs no code: see `pickle`.
 
 mod index;
 pub(crate) mod numbers;
@@ -46,7 +46,7 @@ pub(crate) struct TensorInfo {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     /// Which of the container's files it is in.
-    file: usize,
+    file: u32,
     place: Place,
 }
 
@@ -55,12 +55,16 @@ pub(crate) struct TensorInfo {
 enum Place {
     /// All of `start..end`, row-major.
     Run { start: u64, end: u64 },
-    /// The element with indices i is at `start` + Σ i·stride, before `end`; strides are in bytes.
-    Strided {
-        start: u64,
-        end: u64,
-        strides: Box<[u64]>,
-    },
+    /// Rare, and in a box so that very many tensors take little room.
+    Strided(Box<Strided>),
+}
+
+/// The element with indices i is at `start` + Σ i·stride, before `end`; strides are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Strided {
+    start: u64,
+    end: u64,
+    strides: Vec<u64>,
 }
 
 /// Open files of tensors that belong together: one, or the shards of an index.
@@ -117,7 +121,7 @@ impl Container {
 
     fn of_files(path: &Path, files: Vec<Source>) -> Result<Self, Error> {
         let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
-        for (number, source) in files.iter().enumerate() {
+        for (number, source) in (0..).zip(&files) {
             let Contents {
                 tensors: mut of_file,
                 metadata: texts,
@@ -134,7 +138,7 @@ impl Container {
                         free.insert(tensor);
                     }
                     Entry::Occupied(taken) => {
-                        let other = &files[taken.get().file];
+                        let other = &files[taken.get().file as usize];
                         let what = format!("tensor {}", taken.key());
                         let found = format!("also in {}", other.path().display());
                         return Err(source.wrong(what, "in one file only", found));
@@ -199,7 +203,7 @@ impl Container {
         let info = self.read_raw(name, &mut bytes)?;
         numbers::decode(&bytes, info.dtype).ok_or_else(|| {
             let found = format!("{:?}", info.dtype);
-            self.files[info.file].wrong(name, numbers::READABLE, found)
+            self.file(info).wrong(name, numbers::READABLE, found)
         })
     }
 
@@ -212,20 +216,28 @@ impl Container {
         let Some(info) = self.tensors.get(name) else {
             return Err(Error::format(&self.path, name, "a tensor", "none"));
         };
-        let source = &self.files[info.file];
+        let source = self.file(info);
         match &info.place {
             Place::Run { start, end } => source.replace(bytes, *start, *end)?,
-            Place::Strided {
-                start,
-                end,
-                strides,
-            } => {
-                let span = source.bytes(*start, *end)?;
-                gather(bytes, &span, info, strides);
+            Place::Strided(place) => {
+                let span = source.bytes(place.start, place.end)?;
+                gather(bytes, &span, info, &place.strides);
             }
         }
         Ok(info)
     }
+
+    fn file(&self, info: &TensorInfo) -> &Source {
+        &self.files[info.file as usize]
+    }
+}
+
+/// An index of shards, without the shards.
+///
+/// # Errors
+/// [`Error::File`] if it is malformed or names a file outside its folder.
+pub(crate) fn checked_index(path: &Path, bytes: Vec<u8>) -> Result<(), Error> {
+    index::checked(&Source::of_bytes(path, bytes))
 }
 
 /// The tensors of one file, by the kind that its beginning shows.

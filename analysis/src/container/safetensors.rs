@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
+use std::io::BufReader;
 
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -44,8 +45,9 @@ pub(super) fn read(source: &Source) -> Result<Contents, Error> {
         return Err(source.wrong("header length", expected, length.to_string()));
     }
     let data = LENGTH_BYTES + length;
-    let header = source.bytes(LENGTH_BYTES, data)?;
-    let header: Header = serde_json::from_slice(&header).map_err(|error| {
+    // In pieces: the header of very many tensors would take its size once more.
+    let text = BufReader::new(source.section(LENGTH_BYTES, data)?);
+    let header: Header = serde_json::from_reader(text).map_err(|error| {
         source.wrong("header", "JSON that describes tensors", error.to_string())
     })?;
     Ok(Contents {

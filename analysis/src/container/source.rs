@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -60,15 +61,37 @@ impl Source {
 
     /// Fills `buffer` from byte `start` on.
     pub fn fill(&self, buffer: &mut [u8], start: u64) -> Result<(), Error> {
-        let result = match &self.content {
+        self.read(buffer, start)
+            .map_err(Error::io(&self.path, "read"))
+    }
+
+    fn read(&self, buffer: &mut [u8], start: u64) -> io::Result<()> {
+        match &self.content {
             Content::Disk(file) => file.read_exact_at(buffer, start),
             Content::Memory(bytes) => usize::try_from(start)
                 .ok()
                 .and_then(|start| bytes.get(start..)?.get(..buffer.len()))
                 .map(|bytes| buffer.copy_from_slice(bytes))
-                .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into()),
-        };
-        result.map_err(Error::io(&self.path, "read"))
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// The bytes `start..end`, which must lie in the file, to be read from front to back.
+    pub fn section(&self, start: u64, end: u64) -> Result<Section<'_>, Error> {
+        self.check(start, end)?;
+        Ok(Section {
+            source: self,
+            at: start,
+            end,
+        })
+    }
+
+    fn check(&self, start: u64, end: u64) -> Result<(), Error> {
+        if start > end || end > self.size {
+            let expected = format!("a range inside the file's {} bytes", self.size);
+            return Err(self.wrong("bytes", expected, format!("{start}..{end}")));
+        }
+        Ok(())
     }
 
     /// The bytes `start..end`, which must lie in the file: no more is allocated than it has.
@@ -80,10 +103,7 @@ impl Source {
 
     /// Replaces what is in `buffer` by the bytes `start..end`.
     pub fn replace(&self, buffer: &mut Vec<u8>, start: u64, end: u64) -> Result<(), Error> {
-        if start > end || end > self.size {
-            let expected = format!("a range inside the file's {} bytes", self.size);
-            return Err(self.wrong("bytes", expected, format!("{start}..{end}")));
-        }
+        self.check(start, end)?;
         buffer.clear();
         buffer.resize((end - start) as usize, 0);
         self.fill(buffer, start)
@@ -97,5 +117,22 @@ impl Source {
         found: impl Into<String>,
     ) -> Error {
         Error::format(&self.path, what, expected, found)
+    }
+}
+
+/// A part of a file as a stream.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    source: &'a Source,
+    at: u64,
+    end: u64,
+}
+
+impl io::Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min((self.end - self.at) as usize);
+        self.source.read(&mut buffer[..count], self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }

@@ -19,7 +19,7 @@ use super::pickle::{Object, Pickle, Tensor, Value};
 use super::safetensors::{MOST_DIMENSIONS, bits};
 use super::source::Source;
 use super::zip::{self, Stored};
-use super::{Place, TensorInfo};
+use super::{Place, Strided, TensorInfo};
 use crate::Error;
 
 /// The first pickle of the older format: 0x1950a86a20f9469cfc6c, little-endian.
@@ -364,11 +364,11 @@ impl<F: Fn(&str) -> Option<Stored>> Tensors<'_, F> {
             let start = end - length;
             Place::Run { start, end }
         } else {
-            Place::Strided {
+            Place::Strided(Box::new(Strided {
                 start: stored.start + tensor.offset * width,
                 end,
                 strides: strides.iter().map(|stride| stride * width).collect(),
-            }
+            }))
         };
         let info = TensorInfo {
             dtype,

@@ -3,17 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::sample::{FEWEST_CONFIGURATIONS, FEWEST_OBSERVATIONS};
 use super::{kendall_tau_b, spearman};
 use crate::audit::quantile;
 
 /// Of the interval: 95 %.
 const TAIL: f64 = 0.025;
-
-/// Fewer say too little for an interval to be relied on: of n clusters a bootstrap underestimates the
-/// variance by (n − 1)/n, a quarter at 4.
-const FEWEST_CONFIGURATIONS: usize = 4;
-/// Below 8 pairs, even ρ = 0.7 has p > 0.05.
-const FEWEST_OBSERVATIONS: usize = 8;
 
 /// A pair of values that a run gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,42 +81,26 @@ pub fn correlate(
     resamples: usize,
     rng: &mut impl Rng,
 ) -> Correlation {
-    let mut runs: BTreeMap<usize, BTreeMap<u64, Vec<usize>>> = BTreeMap::new();
-    for (index, observation) in observations.iter().enumerate() {
-        let seeds = runs.entry(observation.configuration).or_default();
-        seeds.entry(observation.seed).or_default().push(index);
-    }
-    let clusters: Vec<Vec<Vec<usize>>> = runs
-        .into_values()
-        .map(|seeds| seeds.into_values().collect())
-        .collect();
-
-    let (mut spearmans, mut kendalls) = (Vec::new(), Vec::new());
+    let clusters = Clusters::of(observations);
     let (mut x, mut y) = (Vec::new(), Vec::new());
-    let mut degenerate = 0;
-    for _ in 0..resamples {
-        x.clear();
-        y.clear();
-        for _ in 0..clusters.len() {
-            let seeds = &clusters[rng.random_range(0..clusters.len())];
-            for _ in 0..seeds.len() {
-                for &index in &seeds[rng.random_range(0..seeds.len())] {
-                    x.push(observations[index].x);
-                    y.push(observations[index].y);
-                }
-            }
-        }
-        match (spearman(&x, &y), kendall_tau_b(&x, &y)) {
-            (Some(rho), Some(tau)) => {
-                spearmans.push(rho);
-                kendalls.push(tau);
-            }
-            _ => degenerate += 1,
-        }
-    }
+    let [spearmans, kendalls] = clusters.resampled(resamples, rng, |sample| {
+        pick(observations, sample, &mut x, &mut y);
+        [spearman(&x, &y), kendall_tau_b(&x, &y)]
+    });
+    correlation(observations, &clusters, resamples, spearmans, kendalls)
+}
 
+/// Both correlations of all observations, beside those of their bootstrap samples.
+pub(super) fn correlation(
+    observations: &[Observation],
+    clusters: &Clusters,
+    resamples: usize,
+    spearmans: Vec<f64>,
+    kendalls: Vec<f64>,
+) -> Correlation {
     let (x, y): (Vec<f64>, Vec<f64>) = observations.iter().map(|o| (o.x, o.y)).unzip();
-    let configurations = clusters.len();
+    let configurations = clusters.0.len();
+    let degenerate = resamples - spearmans.len();
     Correlation {
         spearman: spearman(&x, &y),
         spearman_interval: interval(spearmans),
@@ -140,7 +119,68 @@ pub fn correlate(
     }
 }
 
-fn interval(mut values: Vec<f64>) -> Option<Interval> {
+/// The observations' indices by configuration, and within it by seed.
+pub(super) struct Clusters(Vec<Vec<Vec<usize>>>);
+
+impl Clusters {
+    pub(super) fn of(observations: &[Observation]) -> Self {
+        let mut runs: BTreeMap<usize, BTreeMap<u64, Vec<usize>>> = BTreeMap::new();
+        for (index, observation) in observations.iter().enumerate() {
+            let seeds = runs.entry(observation.configuration).or_default();
+            seeds.entry(observation.seed).or_default().push(index);
+        }
+        let clusters = runs.into_values();
+        Self(
+            clusters
+                .map(|seeds| seeds.into_values().collect())
+                .collect(),
+        )
+    }
+
+    /// The indices of every configuration, its seeds in order.
+    pub(super) fn configurations(&self) -> Vec<Vec<usize>> {
+        self.0.iter().map(|seeds| seeds.concat()).collect()
+    }
+
+    /// Some statistics of `resamples` samples; each without those where it is not defined.
+    pub(super) fn resampled<const K: usize>(
+        &self,
+        resamples: usize,
+        rng: &mut impl Rng,
+        mut statistics: impl FnMut(&[usize]) -> [Option<f64>; K],
+    ) -> [Vec<f64>; K] {
+        let mut values = [const { Vec::new() }; K];
+        let mut sample = Vec::new();
+        for _ in 0..resamples {
+            sample.clear();
+            for _ in 0..self.0.len() {
+                let seeds = &self.0[rng.random_range(0..self.0.len())];
+                for _ in 0..seeds.len() {
+                    sample.extend(&seeds[rng.random_range(0..seeds.len())]);
+                }
+            }
+            for (values, value) in values.iter_mut().zip(statistics(&sample)) {
+                values.extend(value);
+            }
+        }
+        values
+    }
+}
+
+/// The pairs of a sample.
+pub(super) fn pick(
+    observations: &[Observation],
+    sample: &[usize],
+    x: &mut Vec<f64>,
+    y: &mut Vec<f64>,
+) {
+    x.clear();
+    y.clear();
+    x.extend(sample.iter().map(|&index| observations[index].x));
+    y.extend(sample.iter().map(|&index| observations[index].y));
+}
+
+pub(super) fn interval(mut values: Vec<f64>) -> Option<Interval> {
     values.sort_unstable_by(f64::total_cmp);
     (!values.is_empty()).then(|| Interval {
         low: quantile(&values, TAIL),

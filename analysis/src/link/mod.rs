@@ -4,12 +4,29 @@
 //! |---|---|---|
 //! | ρ | [`spearman`] | correlation of the ranks, tied values sharing their mean rank |
 //! | τ_b | [`kendall_tau_b`] | (concordant − discordant pairs)/√((pairs untied in x)(pairs untied in y)) |
+//! | ρ_{xy·z} | [`partial_spearman`] | correlation of what least squares on the ranks of z leaves of the ranks of x and y |
+//! | τ_{xy·z} | [`partial_kendall`] | (τ_xy − τ_xz τ_yz)/√((1 − τ_xz²)(1 − τ_yz²)) |
+//! | p | [`permutation_p`] | share of the reorderings whose \|ρ\| is at least the one found |
 //!
-//! Sources: C. Spearman, Am. J. Psychol. 15 (1904); M. G. Kendall, Biometrika 33 (1945).
+//! [`associate`] gives all of them for one pair of quantities, with bootstrap intervals, what leaving
+//! out one observation or configuration changes, and whether the sample is too small to say anything.
+//!
+//! Sources: C. Spearman, Am. J. Psychol. 15 (1904); M. G. Kendall, Biometrika 32 (1942, partial τ)
+//! and 33 (1945, ties).
 
+mod association;
 mod bootstrap;
+mod influence;
+mod partial;
+mod permutation;
+mod sample;
 
+pub use association::{Association, associate};
 pub use bootstrap::{Correlation, Interval, Observation, correlate};
+pub use influence::{Influence, leave_one_out};
+pub use partial::{Partial, partial_kendall, partial_spearman};
+pub use permutation::{Permutation, Unit, holm, permutation_p};
+pub use sample::{Sample, smallest_significant};
 
 /// Spearman's ρ of paired values, tied values sharing their mean rank.
 ///
