@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use rankwise_data::Table;
 use serde_json::Value;
 
 fn rankwise(arguments: &[&str]) -> Command {
@@ -41,21 +42,14 @@ fn what_is_printed_is_written_too_in_every_form() {
     let kept = fs::read_to_string(out.path().join("audit.json")).unwrap();
     assert_eq!(printed, serde_json::from_str::<Value>(&kept).unwrap());
     let modules = printed["adapters"][0]["modules"].as_array().unwrap();
-    let csv = fs::read_to_string(out.path().join("modules.csv")).unwrap();
-    let mut lines = csv.lines();
-    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let place = header
+    let norms: Vec<f64> = modules
         .iter()
-        .position(|name| *name == "spectral_norm")
-        .unwrap();
-    let rows: Vec<&str> = lines.collect();
-    assert_eq!(rows.len(), modules.len());
-    let norm = modules[0]["spectral_norm"].as_f64().unwrap();
-    // Columns before it hold no commas but the shape's, which is two columns.
-    let found: f64 = rows[0].split(',').nth(place).unwrap().parse().unwrap();
-    assert_eq!(found, norm);
-    let parquet = fs::read(out.path().join("modules.parquet")).unwrap();
-    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+        .map(|module| module["spectral_norm"].as_f64().unwrap())
+        .collect();
+    for name in ["modules.csv", "modules.parquet"] {
+        let table = Table::read(&out.path().join(name)).unwrap();
+        assert_eq!(table.numbers("spectral_norm").unwrap(), norms, "{name}");
+    }
     let page = fs::read_to_string(out.path().join("audit.html")).unwrap();
     assert!(page.contains("layers.0.q_proj") && page.starts_with("<!DOCTYPE html>"));
 }
@@ -180,8 +174,8 @@ fn ranks_are_joined_with_metrics_and_too_few_adapters_are_called_so() {
         .arg(&out)
         .output()
         .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         text.contains("too few") && text.contains("nobody"),
         "{text}"
