@@ -9,7 +9,6 @@ use rankwise_analysis::{
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 /// Factors in float32 of an update of size 1.
