@@ -32,10 +32,13 @@ use faer::{Conj, Mat, MatMut, Par, Spec};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Superdiagonals of the band: wider makes better products, narrower a cheaper second stage.
-const WIDTH: usize = 32;
+const WIDTH: usize = 64;
 
-/// Columns, or rows, of a slab: with 4096 numbers each, it stays in a second-level cache.
-const SLAB: usize = 64;
+/// Columns, or rows, of a slab: a part of the matrix, so that small ones too are shared by threads, and
+/// large ones make large products.
+fn slab(columns: usize) -> usize {
+    (columns / 16).next_multiple_of(64).clamp(64, 256)
+}
 
 /// The two diagonals of an upper bidiagonal matrix with the singular values of an m × n matrix,
 /// m ≥ n ≥ 1.
@@ -58,7 +61,8 @@ fn to_band(a: &mut Mat<f64>) {
         let mut columns = a.get(k..m, k..next).to_owned();
         let factor = reflections(&mut columns);
         write_upper(a.as_mut().get_mut(k..m, k..next), &columns);
-        apply(&columns, &factor, a.as_mut().get_mut(k..m, next..n));
+        let slab = slab(n);
+        apply(&columns, &factor, slab, a.as_mut().get_mut(k..m, next..n));
         if next == n {
             break;
         }
@@ -68,7 +72,7 @@ fn to_band(a: &mut Mat<f64>) {
         let transposed = a.as_mut().get_mut(k..next, next..n).transpose_mut();
         write_upper(transposed, &rows);
         let rest = a.as_mut().get_mut(next..m, next..n).transpose_mut();
-        apply(&rows, &factor, rest);
+        apply(&rows, &factor, slab, rest);
     }
 }
 
@@ -98,14 +102,14 @@ fn write_upper(mut to: MatMut<'_, f64>, from: &Mat<f64>) {
 }
 
 /// Qᵀ M, slab after slab.
-fn apply(basis: &Mat<f64>, factor: &Mat<f64>, matrix: MatMut<'_, f64>) {
+fn apply(basis: &Mat<f64>, factor: &Mat<f64>, slab: usize, matrix: MatMut<'_, f64>) {
     let columns = matrix.ncols();
-    if columns > SLAB {
-        let half = columns.div_ceil(2 * SLAB) * SLAB;
+    if columns > slab {
+        let half = columns.div_ceil(2 * slab) * slab;
         let (left, right) = matrix.split_at_col_mut(half);
         rayon::join(
-            || apply(basis, factor, left),
-            || apply(basis, factor, right),
+            || apply(basis, factor, slab, left),
+            || apply(basis, factor, slab, right),
         );
         return;
     }
