@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 
 use super::Outcome;
-use super::output::keep;
+use super::output::{keep, print_json};
 use crate::cli::{Common, named};
 use crate::progress;
 
@@ -145,7 +145,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
         }
     }
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&outcomes)?);
+        print_json(&outcomes)?;
     } else if !common.quiet {
         print(&audit, link.as_ref());
     }

@@ -1,3 +1,5 @@
+use std::io::{BufWriter, Write};
+
 use anyhow::Result;
 use rankwise_data::write_atomic;
 use rankwise_paper::{Cells, text_table};
@@ -9,7 +11,7 @@ use crate::cli::Common;
 pub fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common) -> Result<()> {
     keep(records, name, common)?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(records)?);
+        print_json(records)?;
     } else if !common.quiet {
         println!("{}", text_table(cells));
     }
@@ -21,7 +23,16 @@ pub fn keep(records: &impl Serialize, name: &str, common: &Common) -> Result<()>
     let Some(out) = &common.out else {
         return Ok(());
     };
-    let json = serde_json::to_string_pretty(records)?;
     let path = out.join(name).with_extension("json");
-    Ok(write_atomic(&path, |file| file.write_all(json.as_bytes()))?)
+    Ok(write_atomic(&path, |file| {
+        Ok(serde_json::to_writer_pretty(file, records)?)
+    })?)
+}
+
+/// Prints records as JSON, piece by piece: those of a thousand adapters are long.
+pub fn print_json(records: &impl Serialize) -> Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, records)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
 }
