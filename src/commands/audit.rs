@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
-use rankwise_data::{Table, create_folder, write_atomic};
+use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
     Aggregate, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_table,
     audit_text, findings_table, join, link_sentences, overview_text, rank_link, rank_link_cells,
@@ -193,7 +193,7 @@ fn audited(options: &Options, common: &Common) -> Result<Audit> {
 }
 
 fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) -> Result<RankLink> {
-    let table = Table::read(file)?;
+    let table = super::read_table::read(file)?;
     let columns = MetricColumns {
         key: options.key.clone(),
         metrics: options.outcomes.clone(),
