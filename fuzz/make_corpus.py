@@ -57,6 +57,23 @@ CONFIGS = {
     "list": b"[]",
 }
 
+RULES = {
+    "plain": "effective_rank < 2",
+    "share": 'share(energy_rank_99 <= 1) > 0.5 and not name ~ "lm_head"',
+    "functions": "any(non_finite) or all(zero_update) or count(dead_direction) >= 3",
+    "statistics": "max(stable_rank) - min(stable_rank) > 1e3 * mean(scale) / 2.5e-7",
+    "texts": "kind == \"linear\" and path !~ 'a\\'b' or (role != \"q\" and format ~ \"peft\")",
+    "totals": "not (refused > 0 or adapters == 0) and -modules + findings <= -(-3)",
+    "unknown": "effective_rnk = 2 && x",
+}
+
+TABLES = {
+    "plain": ("adapter,seed,loss\na,0,0.5\nb,1,\n", '[{"adapter": "a", "seed": 0, "loss": 0.5}, {"adapter": "b"}]'),
+    "quotes": ('\ufeff"a, b","c""d"\r\n 1 ,"x\ny"\r\n\r\nNA,007\r\n', '\ufeff{"a": "\\u00fc\\n", "b": true}\n\n{"b": null}\n'),
+    "tabs": ("a\tb\n1e300\t-0\n", '{"a": 1e300, "b": -0, "c": 18446744073709551615}'),
+    "faults": ('a,a\n"1', '[{"a": 1, "a": 2}, {"b": [1, {"c": {}}]}, {"a": NaN}'),
+}
+
 # Stand-ins for PyTorch's names, so that Python's own pickler mentions them.
 for module in ["torch", "torch._utils", "torch._tensor", "torch.nn", "torch.nn.parameter", "torch.storage"]:
     sys.modules[module] = types.ModuleType(module)
@@ -202,6 +219,20 @@ def main():
     for kind, file in enumerate(["plain.bin", "list.pt", "system.bin"]):
         weights = (FIXTURES / "torch" / file).read_bytes()
         add("audit", f"torch-{kind}", struct.pack("<HB", 0, 1) + weights)
+    for number in range(96):
+        # Choices: sizes from 1 to 12, then every layout with and without a base.
+        start = bytes((7 * i + number) % 12 for i in range(14))
+        settings = bytes([number % 11, 1 << number % 8, 1 << number // 2 % 8, 1 << number // 4 % 8 & 15])
+        files = bytes([number % 2, number // 2 % 4, 0, 0]) + bytes(number * i % 40 for i in range(64))
+        modules = bytes([1]) + b"".join(
+            bytes([module, 0, (number + 17 * module) % 33]) + bytes(24) for module in (number % 8, 4)
+        )
+        add("adapter", f"choices-{number:02}", start + settings + files + modules)
+    for name, rule in RULES.items():
+        add("rule", name, rule.encode())
+    for name, (csv, records) in TABLES.items():
+        add("metrics_csv", name, csv.encode())
+        add("metrics_json", name, records.encode())
     head = struct.pack("<HB", 0, 3)
     add("audit", "index", head + json.dumps({"weight_map": {"a": "lora.safetensors"}}).encode())
 

@@ -6,7 +6,7 @@ use rankwise_theory::{Aim, Family, Lift, Order};
 use rankwise_training::{DeviceName, MethodName};
 use serde::de::DeserializeOwned;
 
-use crate::commands::audit;
+use crate::commands::{audit, read_table};
 
 /// The rank theory of low-rank adaptation: verify the theorem, train the methods, audit adapters.
 #[derive(Debug, Parser)]
@@ -107,6 +107,10 @@ pub enum Command {
         rankwise bench theorem --out bench"
     )]
     Bench(BenchOptions),
+    /// Read a table of metrics and write it as JSON; a process of its own, as some readers may not
+    /// survive a hostile file.
+    #[command(hide = true)]
+    ReadTable(read_table::Options),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

@@ -6,10 +6,15 @@ use std::path::Path;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::rows::{MOST_CELLS, check_names, table, utf8};
-use crate::{Column, Error, Table};
+use crate::rows::{MOST_CELLS, Rows, check_names, utf8};
+use crate::{Column, Error};
 
-pub(crate) fn read(origin: &Path, bytes: &[u8]) -> Result<Table, Error> {
+/// Cells for every value in the file: records that share no keys would ask for the square of it.
+const MOST_SPARSE: usize = 16;
+/// So many cells are never too many.
+const FEW_CELLS: usize = 16_384;
+
+pub(crate) fn read(origin: &Path, bytes: &[u8]) -> Result<Rows, Error> {
     let text = utf8(origin, bytes)?;
     let not_json = |error: serde_json::Error| {
         let what = format!("line {}, column {}", error.line(), error.column());
@@ -45,7 +50,7 @@ pub(crate) fn read(origin: &Path, bytes: &[u8]) -> Result<Table, Error> {
     columns(origin, records)
 }
 
-fn columns(origin: &Path, records: Vec<Record>) -> Result<Table, Error> {
+fn columns(origin: &Path, records: Vec<Record>) -> Result<Rows, Error> {
     let rows = records.len();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut names: Vec<String> = Vec::new();
@@ -63,6 +68,18 @@ fn columns(origin: &Path, records: Vec<Record>) -> Result<Table, Error> {
         let expected = format!("at most {MOST_CELLS} cells");
         return Err(Error::format(origin, "size", expected, found));
     }
+    let values: usize = records.iter().map(|Record(entries)| entries.len()).sum();
+    if names.len() * rows > FEW_CELLS.max(MOST_SPARSE.saturating_mul(values)) {
+        return Err(Error::format(
+            origin,
+            "keys",
+            format!("records that have one in {MOST_SPARSE} of all keys, on the whole"),
+            format!(
+                "{rows} records of {} keys with {values} values",
+                names.len()
+            ),
+        ));
+    }
     let mut cells: Vec<Vec<Cell>> = names.iter().map(|_| vec![Cell::Missing; rows]).collect();
     for (row, Record(entries)) in records.into_iter().enumerate() {
         for (key, cell) in entries {
@@ -73,7 +90,7 @@ fn columns(origin: &Path, records: Vec<Record>) -> Result<Table, Error> {
     let columns = columns
         .map(|(name, cells)| column(origin, name, cells))
         .collect::<Result<_, _>>()?;
-    table(origin, &names, columns)
+    Ok(Rows { names, columns })
 }
 
 /// Texts if one is a text, otherwise numbers; what is of the other kind is refused.
@@ -254,15 +271,15 @@ impl<'de> Deserialize<'de> for Cell {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tables"))]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ColumnKind;
+    use crate::{ColumnKind, Table};
 
     fn read(text: &str) -> Result<Table, Error> {
-        super::read(Path::new("m.json"), text.as_bytes())
+        Table::from_json(Path::new("m.json"), text.as_bytes())
     }
 
     #[test]
@@ -316,7 +333,7 @@ mod tests {
                 "{found}"
             );
         }
-        let latin = super::super::Table::from_json(Path::new("m.json"), b"[{\"\xE9\": 1}]");
+        let latin = Table::from_json(Path::new("m.json"), b"[{\"\xE9\": 1}]");
         assert!(latin.unwrap_err().to_string().contains("expected UTF-8"));
     }
 
@@ -341,6 +358,13 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("at most 20000000 cells")
+        );
+        let lonely: String = (0..400).map(|i| format!("{{\"k{i}\": 1}}\n")).collect();
+        assert!(
+            read(&lonely)
+                .unwrap_err()
+                .to_string()
+                .contains("keys: expected records that have one in 16 of all keys")
         );
     }
 

@@ -12,14 +12,14 @@
 //! Feature `tables` (on by default): columnar records and text tables, by way of polars.
 
 mod banking77;
-#[cfg(feature = "tables")]
+mod column;
 mod csv;
 mod error;
 mod features;
 mod files;
-#[cfg(feature = "tables")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
-#[cfg(feature = "tables")]
 mod rows;
 mod stream;
 #[cfg(feature = "tables")]
@@ -28,6 +28,7 @@ mod table;
 mod text;
 
 pub use banking77::{BANKING77_ATTRIBUTION, banking77, banking77_sha256};
+pub use column::{Column, ColumnKind};
 pub use error::Error;
 pub use features::{FeatureSet, Split};
 pub use files::{
@@ -36,6 +37,6 @@ pub use files::{
 };
 pub use stream::stream;
 #[cfg(feature = "tables")]
-pub use table::{Column, ColumnKind, Table};
+pub use table::Table;
 #[cfg(feature = "tables")]
 pub use text::TextTable;

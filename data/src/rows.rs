@@ -3,7 +3,14 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::{Column, Error, Table};
+use crate::{Column, Error};
+
+/// What was read: columns of equal length, and the name of each.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub names: Vec<String>,
+    pub columns: Vec<Column>,
+}
 
 /// More columns are no table of metrics.
 pub(crate) const MOST_COLUMNS: usize = 4096;
@@ -47,11 +54,4 @@ pub(crate) fn check_names(origin: &Path, line: usize, names: &[String]) -> Resul
         }
     }
     Ok(())
-}
-
-/// Puts read columns together.
-pub(crate) fn table(origin: &Path, names: &[String], columns: Vec<Column>) -> Result<Table, Error> {
-    let columns = names.iter().map(String::as_str).zip(columns).collect();
-    Table::new(columns)
-        .map_err(|error| Error::format(origin, "columns", "a table", error.to_string()))
 }

@@ -8,74 +8,13 @@ use polars::prelude::{
     SerWriter, Series,
 };
 
-use crate::rows::{MOST_CELLS, MOST_COLUMNS};
-use crate::{Error, csv, json, write_atomic};
+use crate::rows::{MOST_CELLS, MOST_COLUMNS, Rows};
+use crate::{Column, ColumnKind, Error, csv, json, write_atomic};
 
 /// Larger files are no tables of metrics; it bounds the memory that a reader takes.
 const MOST_BYTES: u64 = 256 << 20;
 /// Numbers and texts of a Parquet file when decompressed.
 const MOST_DECOMPRESSED: i64 = 1 << 30;
-
-/// What a column of a [`Table`] holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnKind {
-    /// Whole numbers, none missing.
-    Whole,
-    /// Numbers.
-    Real,
-    /// Texts.
-    Text,
-    /// Something that Parquet can hold and no reader here uses, such as lists or times.
-    Other,
-}
-
-/// One named column of a [`Table`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Column {
-    /// Real numbers; `None` where a quantity is not defined.
-    Real(Vec<Option<f64>>),
-    /// Whole numbers.
-    Whole(Vec<i64>),
-    /// Texts.
-    Text(Vec<String>),
-}
-
-impl Column {
-    fn len(&self) -> usize {
-        match self {
-            Self::Real(values) => values.len(),
-            Self::Whole(values) => values.len(),
-            Self::Text(values) => values.len(),
-        }
-    }
-}
-
-impl FromIterator<f64> for Column {
-    /// Real numbers; NaN becomes `None`.
-    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        let defined = |value: f64| (!value.is_nan()).then_some(value);
-        Self::Real(values.into_iter().map(defined).collect())
-    }
-}
-
-impl FromIterator<Option<f64>> for Column {
-    fn from_iter<I: IntoIterator<Item = Option<f64>>>(values: I) -> Self {
-        Self::Real(values.into_iter().collect())
-    }
-}
-
-impl FromIterator<usize> for Column {
-    fn from_iter<I: IntoIterator<Item = usize>>(values: I) -> Self {
-        let whole = |value| i64::try_from(value).expect("counts stay below 2⁶³");
-        Self::Whole(values.into_iter().map(whole).collect())
-    }
-}
-
-impl FromIterator<String> for Column {
-    fn from_iter<I: IntoIterator<Item = String>>(values: I) -> Self {
-        Self::Text(values.into_iter().collect())
-    }
-}
 
 /// Columns of equal length with names: what a record file holds.
 #[derive(Debug, Clone)]
@@ -111,6 +50,13 @@ impl Table {
                 expected: "each once".to_owned(),
                 found: error.to_string(),
             })
+    }
+
+    /// What a reader of text found in the file `origin`.
+    pub(crate) fn of_rows(origin: &Path, rows: Rows) -> Result<Self, Error> {
+        let columns = rows.names.iter().map(String::as_str).zip(rows.columns);
+        Self::new(columns.collect())
+            .map_err(|error| Error::format(origin, "columns", "a table", error.to_string()))
     }
 
     /// The number of rows.
@@ -284,7 +230,7 @@ impl Table {
     /// # Errors
     /// [`Error::Format`], as [`read`](Self::read).
     pub fn from_csv(origin: &Path, bytes: &[u8], separator: char) -> Result<Self, Error> {
-        csv::read(origin, bytes, separator)
+        Self::of_rows(origin, csv::read(origin, bytes, separator)?)
     }
 
     /// Reads the bytes of a JSON array of flat objects, or of objects one after another (JSON Lines).
@@ -293,7 +239,7 @@ impl Table {
     /// # Errors
     /// [`Error::Format`], as [`read`](Self::read).
     pub fn from_json(origin: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        json::read(origin, bytes)
+        Self::of_rows(origin, json::read(origin, bytes)?)
     }
 
     /// Reads Parquet.

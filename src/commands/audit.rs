@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
-use rankwise_data::{Table, create_folder, write_atomic};
+use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
     Aggregate, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_table,
     audit_text, findings_table, join, link_sentences, metrics_from_runs, overview_text, rank_link,
@@ -197,7 +197,7 @@ fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) ->
     let table = if file.is_dir() {
         metrics_from_runs(file)?.1
     } else {
-        Table::read(file)?
+        super::read_table::read(file)?
     };
     let columns = MetricColumns {
         key: options.key.clone(),

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod extract;
 mod features;
 mod output;
+pub mod read_table;
 mod reproduce;
 pub mod resize;
 mod show;
@@ -45,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),
         Command::Bench(options) => bench::run(options, common),
+        Command::ReadTable(options) => read_table::run(options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(*shell, &mut command, "rankwise", &mut std::io::stdout());

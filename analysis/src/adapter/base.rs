@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ndarray::Array2;
 
+use super::bounds;
 use crate::Error;
 use crate::container::Container;
 
@@ -60,6 +61,9 @@ impl Base {
             .map(str::to_owned)
             .or_else(|| self.alike(&exact))?;
         let tensor = self.weights.tensors().get(&found)?;
+        if !bounds::are_sides(&tensor.shape) {
+            return None;
+        }
         Some(BaseWeight {
             shape: tensor.shape.clone(),
             name: found,

@@ -8,6 +8,7 @@
 //! Sources: `ParamWrapper` of huggingface/peft; `LoRASwitchLinear` of ml-explore/mlx-lm.
 
 use super::base::flat;
+use super::bounds::check_count;
 use super::key::Part;
 use super::module::{Context, Parts};
 use super::recipe::{Factor, Recipe, Stored};
@@ -82,6 +83,9 @@ pub(super) fn drafts(
         return Ok(Vec::new());
     }
     let experts = directions / rank;
+    let numbers = first.iter().product::<usize>();
+    let numbers = numbers.min(second.iter().product());
+    check_count(experts, "experts", numbers)?;
     let is_transposed = weight(parameter).is_some_and(|weight| match weight.shape[..] {
         [_, m, n] => m != n && (m, n) == sides,
         _ => false,
@@ -125,6 +129,9 @@ fn mlx(name: &str, parts: &Parts<'_>, context: &Context<'_>) -> Result<Vec<Draft
             "expected factors E x R x in and E x out x R, found {first:?} and {second:?}"
         ));
     }
+    let numbers = first.iter().product::<usize>();
+    let numbers = numbers.min(second.iter().product());
+    check_count(experts, "experts", numbers)?;
     let whole = |tensor, rows, columns| Stored::rows_first(tensor, experts * rows, columns);
     Ok((0..experts)
         .map(|e| {

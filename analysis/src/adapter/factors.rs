@@ -2,6 +2,7 @@
 //! Kronecker products (LoKr), in the layouts of the libraries that write them.
 
 use super::base::flat;
+use super::bounds::check_count;
 use super::key::Part;
 use super::module::{Context, Draft, Parts};
 use super::recipe::{Factor, Recipe, Side, Stored};
@@ -127,6 +128,8 @@ pub(super) fn product(
     // each have rows of A for themselves.
     let is_grouped = kernel.len() > 2 || parts.contains_key(&Part::BareA);
     if count > 1 && is_grouped && b.rows.is_multiple_of(count) {
+        let numbers = (a.rows * a.columns).min(b.rows * b.columns);
+        check_count(count, "groups", numbers)?;
         let weight = context.weight(name);
         let own_inputs = weight.is_some_and(|w| w.shape.get(1) == kernel.get(1));
         let rank = a.rows;

@@ -15,6 +15,7 @@
 //! Everything in the file that is no update that can be audited is listed with the reason.
 
 mod base;
+mod bounds;
 mod config;
 mod experts;
 mod factors;
@@ -338,7 +339,12 @@ impl Adapter {
         self.format = sorted.format;
         let numbers = self.numbers(&sorted)?;
         let settings = Settings::read(self.weights.metadata());
-        self.projections = self.found_projections(&sorted, config)?;
+        let projections = self.found_projections(&sorted, config);
+        let sizes = match &projections {
+            Ok(projections) => Ok(projections.sizes(self.weights.tensors())),
+            Err(reason) => Err(reason.clone()),
+        };
+        self.projections = projections.ok();
         let context = Context {
             tensors: self.weights.tensors(),
             config,
@@ -346,10 +352,7 @@ impl Adapter {
             format: self.format,
             numbers: &numbers,
             settings: &settings,
-            projections: self
-                .projections
-                .as_ref()
-                .map(|p| p.sizes(self.weights.tensors())),
+            projections: sizes,
         };
         let mut contents = assembled(&sorted, &context, &file);
         contents.findings = findings::findings(config, &contents.modules, &sorted);
@@ -396,12 +399,18 @@ impl Adapter {
         Ok(numbers)
     }
 
-    /// VeRA's projections: those of the file, or drawn again where the base tells their sizes.
+    /// VeRA's projections: those of the file, or drawn again where the base tells their sizes; or
+    /// why there are none.
     fn found_projections(
         &self,
         sorted: &Sorted<'_>,
         config: Option<&AdapterConfig>,
-    ) -> Result<Option<Projections>, Error> {
+    ) -> Result<Projections, String> {
+        let missing = || {
+            "VeRA: its projections are not in the file; they follow from the base model's shapes \
+             (--base) and projection_prng_key"
+                .to_owned()
+        };
         let shared: Parts<'_> = sorted
             .groups
             .iter()
@@ -413,20 +422,30 @@ impl Adapter {
             let kept = Projections::Kept(a.to_owned(), b.to_owned());
             let (rank, _, _) = kept.sizes(self.weights.tensors());
             let (_, columns) = flat(&self.weights.tensors()[b].shape);
-            return Ok((rank == columns).then_some(kept));
+            let are_sides = |name: &str| bounds::are_sides(&self.weights.tensors()[name].shape);
+            return if rank == columns && are_sides(a) && are_sides(b) {
+                Ok(kept)
+            } else {
+                Err(format!(
+                    "VeRA: expected vera_A R x inputs and vera_B outputs x R, found {:?} and {:?}",
+                    self.weights.tensors()[a].shape,
+                    self.weights.tensors()[b].shape
+                ))
+            };
         }
         let (Some(base), Some(config)) = (&self.base, config) else {
-            return Ok(None);
+            return Err(missing());
         };
         let targets = sorted
             .groups
             .iter()
             .filter(|(_, parts)| parts.contains_key(&Part::VeraB));
-        let (mut inputs, mut outputs, mut rank) = (0, 0, 0);
+        let (mut inputs, mut outputs, mut rank, mut kept) = (0, 0, 0, 0_usize);
         for ((module, _), parts) in targets {
             let Some(weight) = base.weight(module) else {
-                return Ok(None);
+                return Err(missing());
             };
+            kept = kept.saturating_add(weight.shape.iter().product());
             let (mut m, mut n) = flat(&weight.shape);
             if config.fan_in_fan_out == Some(true) {
                 (m, n) = (n, m);
@@ -439,8 +458,12 @@ impl Adapter {
             rank = rank.max(vector.map_or(0, |d| d.shape.iter().product()));
         }
         let key = config.projection_prng_key.unwrap_or(0);
-        let drawn = |(a, b)| Projections::Drawn(a, b);
-        Ok((rank > 0).then(|| drawn(projection::drawn(key, rank, inputs, outputs))))
+        if rank == 0 {
+            return Err(missing());
+        }
+        bounds::check_projections(rank, (inputs, outputs), kept)?;
+        let (a, b) = projection::drawn(key, rank, inputs, outputs);
+        Ok(Projections::Drawn(a, b))
     }
 
     /// With the adapter as it was before training, an update has both ranks and is no longer in
@@ -458,8 +481,18 @@ impl Adapter {
                 .find(|m| m.name == module.name);
             match before {
                 Some(before) if before.recipe.shape() == module.recipe.shape() => {
-                    module.rank += before.rank;
-                    kept.push(module);
+                    let numbers = module.parameters.saturating_add(before.parameters);
+                    let shape = module.recipe.shape();
+                    let is_formed = !module.recipe.is_product() || !before.recipe.is_product();
+                    match bounds::check_difference(shape, numbers) {
+                        Err(reason) if is_formed => {
+                            self.contents.refused.push((module.name, reason));
+                        }
+                        _ => {
+                            module.rank = module.rank.saturating_add(before.rank);
+                            kept.push(module);
+                        }
+                    }
                 }
                 Some(before) => self.contents.refused.push((
                     module.name,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 
 use super::base::{Base, BaseWeight, flat};
+use super::bounds;
 use super::config::AdapterConfig;
 use super::factors::{check_ranks, hadamard, kernel_kind, kronecker, product};
 use super::key::{Format, Part};
@@ -66,8 +67,8 @@ pub(super) struct Context<'a> {
     pub numbers: &'a BTreeMap<&'a str, f64>,
     /// The settings that diffusers keeps inside the file.
     pub settings: &'a Settings,
-    /// VeRA's shared matrices: R, the columns of A, the rows of B.
-    pub projections: Option<(usize, usize, usize)>,
+    /// VeRA's shared matrices: R, the columns of A, the rows of B; or why there are none.
+    pub projections: Result<(usize, usize, usize), String>,
 }
 
 impl Context<'_> {
@@ -126,6 +127,9 @@ impl Module {
         }
         if let Some(variant) = context.config.and_then(AdapterConfig::variant) {
             return Err(format!("{variant}: a LoRA variant that is not audited"));
+        }
+        for tensor in parts.values() {
+            bounds::check_sides(tensor, context)?;
         }
         let experts = super::experts::drafts(name, parts, context)?;
         if !experts.is_empty() {
@@ -248,6 +252,7 @@ fn draft(name: &str, parts: &Parts<'_>, context: &Context<'_>) -> Result<Draft, 
         return Err(incomplete(parts));
     };
     check_ranks(&draft.recipe)?;
+    bounds::check(&draft.recipe, context)?;
     let is_dora = context.config.and_then(|c| c.use_dora) == Some(true)
         || context.config.and_then(|c| c.fine_tune_type.as_deref()) == Some("dora");
     match parts.get(&Part::Magnitude) {

@@ -18,13 +18,7 @@ pub(super) fn vera(
         (None, None) => return Ok(None),
         _ => return Err("expected vera_lambda_d and vera_lambda_b, found only one".to_owned()),
     };
-    let Some((rank, columns, rows)) = context.projections else {
-        return Err(
-            "VeRA: its projections are not in the file; they follow from the base model's shapes \
-             (--base) and projection_prng_key"
-                .to_owned(),
-        );
-    };
+    let (rank, columns, rows) = context.projections.clone()?;
     let length = |tensor| context.shape(tensor).iter().product::<usize>();
     let weight = context.weight(name);
     let outputs = length(b);
@@ -259,6 +253,7 @@ pub(super) fn whole(name: &str, tensor: &str, context: &Context<'_>) -> Result<M
             _ => format!("{what} in place of the base's: a vector, which has no rank"),
         });
     }
+    super::bounds::check_sides(tensor, context)?;
     let weight = context.needed_weight(name, what)?;
     if weight.shape != shape {
         return Err(format!(

@@ -230,6 +230,20 @@ impl Recipe {
         }
     }
 
+    /// Whether it makes a left and a right factor.
+    pub fn is_product(&self) -> bool {
+        match self {
+            Self::Product { .. } | Self::Vera { .. } => true,
+            Self::Stacked { b, a, .. } => a.rows < b.rows.min(a.columns),
+            Self::Hadamard { first, second } => {
+                let (m, n) = self.shape();
+                let rank = first.0.shape().1.saturating_mul(second.0.shape().1);
+                rank < m.min(n)
+            }
+            _ => false,
+        }
+    }
+
     /// The names of the tensors that are read for it.
     pub fn tensors(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -314,6 +328,20 @@ impl Adapter {
             Recipe::Stacked { b, a, count } => {
                 let (b, a) = (self.stored(b)?, self.stored(a)?);
                 let (rows, rank) = ((b.nrows() / count).max(1), b.ncols());
+                // A rank that the matrix cannot have is not worth its factors.
+                if a.nrows() >= b.nrows().min(a.ncols()) {
+                    let mut whole = Array2::zeros((b.nrows(), a.ncols()));
+                    for k in 0..*count {
+                        let own = Slice::from(k * rows..(k + 1) * rows);
+                        let product = b
+                            .slice_axis(Axis(0), own)
+                            .dot(&a.slice_axis(Axis(0), Slice::from(k * rank..(k + 1) * rank)));
+                        whole
+                            .slice_axis_mut(Axis(0), own)
+                            .assign(&(product * scale));
+                    }
+                    return Ok(Update::Dense(whole));
+                }
                 // Every output's B in columns of its own: one product of rank count·R.
                 let wide = Array2::from_shape_fn((b.nrows(), a.nrows()), |(i, j)| {
                     if i / rows == j / rank {
@@ -384,7 +412,13 @@ impl Adapter {
                 let before = self.base_matrix(weight)?;
                 let (a1, a2) = (self.stored(&a.0)?, self.stored(&a.1)?);
                 let (b1, b2) = (self.stored(&b.0)?, self.stored(&b.1)?);
-                Update::Dense((contracted(&before, &a1.dot(&a2)) + b1.dot(&b2)) * scale)
+                // Neither way makes more numbers than there are: R against the inputs.
+                let first = if a1.ncols() < a1.nrows() {
+                    contracted(&contracted(&before, &a1), &a2)
+                } else {
+                    contracted(&before, &a1.dot(&a2))
+                };
+                Update::Dense((first + b1.dot(&b2)) * scale)
             }
             Recipe::Whole { tuned, weight } => {
                 Update::Dense(self.stored(tuned)? - self.base_matrix(weight)?)
