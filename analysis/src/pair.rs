@@ -51,7 +51,12 @@ pub struct Noise {
 
 impl Noise {
     /// Of rounding an m × n matrix to `dtype`; `first` is σ₁ of the difference.
-    pub(crate) fn new(values: &[f64], dtype: Dtype, (m, n): (usize, usize), first: f64) -> Self {
+    pub(crate) fn new(values: &[f64], dtype: Dtype, shape: (usize, usize), first: f64) -> Self {
+        Self::of_rounding(values, dtype, shape).decomposed(shape, first)
+    }
+
+    /// Of rounding alone, before the difference is decomposed.
+    fn of_rounding(values: &[f64], dtype: Dtype, (m, n): (usize, usize)) -> Self {
         let (mut rows, mut columns) = (vec![0.0; m], vec![0.0; n]);
         let precision = precision(dtype).unwrap_or(DOUBLE);
         for (i, row) in values.chunks_exact(n).enumerate() {
@@ -71,7 +76,15 @@ impl Noise {
             marchenko_pastur: deviation * (m.sqrt() + n.sqrt()),
             gavish_donoho: deviation * 4.0 / 3_f64.sqrt() * m.max(n).sqrt(),
             uneven,
-            decomposition: m.max(n) * f64::EPSILON * first,
+            decomposition: 0.0,
+        }
+    }
+
+    /// With what the decomposition of an m × n matrix of this largest singular value adds.
+    fn decomposed(self, (m, n): (usize, usize), first: f64) -> Self {
+        Self {
+            decomposition: m.max(n) as f64 * f64::EPSILON * first,
+            ..self
         }
     }
 
@@ -283,32 +296,31 @@ fn difference(
         *before = value - *before;
     }
     let matrix = Array2::from_shape_vec((m, n), matrix).expect("the shape was checked on opening");
-    let noise_of = |first| Noise::new(&values, dtype, (m, n), first);
     // Where the largest are most of them, all cost no more.
     let top = options.top.filter(|&top| 4 * top <= m.min(n));
-    let (sigma, noise, certificate) = match top {
-        None => {
-            let sigma = singular_values(matrix.view())?;
-            let noise = noise_of(sigma[0]);
-            (sigma, noise, None)
-        }
-        Some(top) => {
-            // Its own stream for every matrix: the numbers depend on nothing else that is compared.
-            let mut rng = rankwise_data::stream(0, "largest singular values", top as u64);
-            let top = top_singular_values(matrix.view(), top, &TOP, &mut rng)?;
-            let noise = noise_of(top.values.first().copied().unwrap_or(0.0));
-            // Within the noise the values lie close together, and none of them means anything.
-            let mut judged = top.values.iter().zip(&top.residuals);
-            let is_converged =
-                judged.all(|(s, residual)| *s <= noise.floor() || residual <= &noise.floor());
-            let certificate = Certificate {
-                residuals: top.residuals,
-                rest: top.rest,
-                is_converged,
-            };
-            (top.values, noise, Some(certificate))
-        }
+    let decomposed = || -> Result<_, Error> {
+        let Some(top) = top else {
+            return Ok((singular_values(matrix.view())?, None));
+        };
+        // Its own stream for every matrix: the numbers depend on nothing else that is compared.
+        let mut rng = rankwise_data::stream(0, "largest singular values", top as u64);
+        let top = top_singular_values(matrix.view(), top, &TOP, &mut rng)?;
+        Ok((top.values, Some((top.residuals, top.rest))))
     };
+    let rounding = || Noise::of_rounding(&values, dtype, (m, n));
+    let (decomposed, noise) = rayon::join(decomposed, rounding);
+    let (sigma, certificate) = decomposed?;
+    let noise = noise.decomposed((m, n), sigma.first().copied().unwrap_or(0.0));
+    let certificate = certificate.map(|(residuals, rest)| {
+        // Within the noise the values lie close together, and none of them means anything.
+        let floor = noise.floor();
+        let is_certain = |(s, residual): (&f64, &f64)| *s <= floor || *residual <= floor;
+        Certificate {
+            is_converged: sigma.iter().zip(&residuals).all(is_certain),
+            residuals,
+            rest,
+        }
+    });
     let rule = TauRule::Absolute(noise.floor());
     let is_whole = certificate.is_none();
     Ok(MatrixDifference {
@@ -334,9 +346,11 @@ fn spacing(value: f64, (bits, least): (i32, i32)) -> f64 {
     // The exponent field: exact, where a logarithm would round up just below a power of two.
     let exponent = ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023;
     let exponent = exponent.max(least) - bits;
-    match u64::try_from(exponent + 1023) {
-        Ok(field @ 1..) => f64::from_bits(field << 52),
-        _ => 2_f64.powi(exponent),
+    if exponent > -1023 {
+        f64::from_bits(((exponent + 1023) as u64) << 52)
+    } else {
+        // Below float64's normal numbers one bit of the fraction is the power of two.
+        f64::from_bits(1 << (exponent + 1074))
     }
 }
 
@@ -369,6 +383,8 @@ mod tests {
             (0.75, Dtype::F16, 2_f64.powi(-11)),
             (0.0, Dtype::F16, 2_f64.powi(-24)),
             (1.0, Dtype::F64, f64::EPSILON),
+            (0.0, Dtype::F64, f64::from_bits(1)),
+            (0.0, Dtype::F32, 2_f64.powi(-149)),
             (1.0, Dtype::F8_E4M3, 2_f64.powi(-3)),
             (-0.001, Dtype::F8_E4M3, 2_f64.powi(-9)),
             (3.0, Dtype::F8_E5M2, 0.5),

@@ -1,6 +1,5 @@
 //! Comparing adapters: closed forms, invariances, NumPy and SciPy, nalgebra, simulation, bad input.
 
-#[allow(dead_code, reason = "audits are other tests' matter")]
 mod support;
 
 use std::f64::consts::FRAC_PI_2;

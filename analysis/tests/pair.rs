@@ -10,7 +10,7 @@ use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::StandardNormal;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rankwise_analysis::audit_pair;
+use rankwise_analysis::{PairOptions, audit_pair};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

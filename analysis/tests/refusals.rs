@@ -273,3 +273,34 @@ proptest! {
         prop_assert!(!audit.adapters.is_empty() || !audit.refused.is_empty());
     }
 }
+
+/// Empty tensors cost a file nothing, whatever their sides are; and thin factors can stand for much.
+#[test]
+fn what_is_out_of_proportion_is_refused() {
+    let named = |tensors: &[(&'static str, &[usize])]| -> Tensors<'static> {
+        let all = tensors
+            .iter()
+            .flat_map(|(name, shape)| tensor(name, shape, &vec![1.0; shape.iter().product()]));
+        all.collect()
+    };
+    let config = json!({ "r": 1, "lora_alpha": 2, "target_parameters": ["q.gate_up_proj"] });
+    let empty = named(&[(A, &[1 << 40, 0]), (B, &[0, 1 << 40])]);
+    assert!(refusal(&empty, config.clone()).contains("expected at most 2147483648 rows"));
+    let empty = named(&[(A, &[1 << 30, 0]), (B, &[0, 1 << 30])]);
+    assert!(refusal(&empty, config).contains("expected at most 0 experts"));
+    let alpha = || json!({ "lora_alpha": 2 });
+    let groups = named(&[(A, &[1 << 30, 0, 1]), (B, &[0, 1, 1])]);
+    assert!(refusal(&groups, alpha()).contains("expected at most 0 groups"));
+    // 2,000 inputs with a window of 2,000 places.
+    let tucker = named(&[
+        ("lora_unet_q.lora_down.weight", &[1, 2000, 1, 1]),
+        ("lora_unet_q.lora_mid.weight", &[1, 1, 1, 2000]),
+        ("lora_unet_q.lora_up.weight", &[1, 1, 1, 1]),
+    ]);
+    let reason = refusal(&tucker, json!({}));
+    assert!(
+        reason.starts_with("a Tucker core: expected an update of at most 512128 numbers"),
+        "{reason}"
+    );
+    assert!(reason.ends_with("found 4000000"), "{reason}");
+}

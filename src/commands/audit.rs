@@ -9,8 +9,8 @@ use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, aud
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
     Aggregate, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_table,
-    audit_text, findings_table, join, link_sentences, overview_text, rank_link, rank_link_cells,
-    rank_link_chart, rank_link_table, refused_table, text_table, write_figure,
+    audit_text, findings_table, join, link_sentences, metrics_from_runs, overview_text, rank_link,
+    rank_link_cells, rank_link_chart, rank_link_table, refused_table, text_table, write_figure,
 };
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -60,8 +60,9 @@ pub struct Options {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Link to generalisation")]
 struct LinkOptions {
-    /// A CSV, TSV, Parquet, JSON or JSON Lines file with a row for every adapter.
-    #[arg(long, value_name = "FILE", conflicts_with = "tuned")]
+    /// A CSV, TSV, Parquet, JSON or JSON Lines file with a row for every adapter, or a folder of
+    /// recorded runs.
+    #[arg(long, value_name = "PATH", conflicts_with = "tuned")]
     metrics: Option<PathBuf>,
     /// The column that names the adapters [default: adapter, path or name].
     #[arg(long, value_name = "COLUMN", requires = "metrics")]
@@ -193,7 +194,11 @@ fn audited(options: &Options, common: &Common) -> Result<Audit> {
 }
 
 fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) -> Result<RankLink> {
-    let table = super::read_table::read(file)?;
+    let table = if file.is_dir() {
+        metrics_from_runs(file)?.1
+    } else {
+        super::read_table::read(file)?
+    };
     let columns = MetricColumns {
         key: options.key.clone(),
         metrics: options.outcomes.clone(),

@@ -515,7 +515,7 @@ fn redirected(
 /// Every row, or every input's columns, times its number.
 fn multiplied(matrix: Array2<f64>, numbers: &Array1<f64>, of: Of) -> Array2<f64> {
     match of {
-        Of::Rows => matrix * &numbers.view().insert_axis(Axis(1)),
+        Of::Rows => matrix * numbers.view().insert_axis(Axis(1)),
         Of::Columns(window) => {
             let wide = (0..matrix.ncols()).map(|j| numbers[j / window.max(1)]);
             matrix * &wide.collect::<Array1<f64>>()

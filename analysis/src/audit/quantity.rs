@@ -181,7 +181,7 @@ pub static QUANTITIES: [Quantity; 21] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Kind;
+    use crate::audit::{Kind, Method};
     use crate::{AuditOptions, Spectrum, TauRule, measures, orthogonality};
 
     /// The serialised record is written by other code: the same names must give the same numbers.
@@ -191,6 +191,8 @@ mod tests {
         let module = ModuleAudit {
             name: "h.7.q".to_owned(),
             kind: Kind::Linear,
+            method: Method::Lora,
+            parameters: 56,
             layer: Some(7),
             shape: (5, 9),
             rank_budget: 4,

@@ -45,8 +45,12 @@ use crate::Error;
 /// The matrix times 2^−e, its largest entry in [1/2, 1), and e: squares neither overflow nor
 /// vanish, and not a bit is lost.
 pub(crate) fn normalized(a: ArrayView2<'_, f64>) -> Result<(Mat<f64>, i32), Error> {
-    check_finite("matrix", a)?;
-    let largest = a.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    // Without their sign, the bits of numbers are in the order of the numbers, infinities and NaN last.
+    let bits = a.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
+    let largest = f64::from_bits(bits);
+    if !largest.is_finite() {
+        check_finite("matrix", a)?;
+    }
     if largest == 0.0 {
         return Ok((to_faer(a), 0));
     }
@@ -54,7 +58,7 @@ pub(crate) fn normalized(a: ArrayView2<'_, f64>) -> Result<(Mat<f64>, i32), Erro
     // Two steps: 2^−e itself is out of range where the entries are near the ends of the range.
     let (first, second) = (exponent / 2, exponent - exponent / 2);
     let (first, second) = (2_f64.powi(-first), 2_f64.powi(-second));
-    Ok((to_faer(a.mapv(|x| x * first * second).view()), exponent))
+    Ok((copied(a, |x| x * first * second), exponent))
 }
 
 pub(crate) fn rescaled(values: impl IntoIterator<Item = f64>, exponent: i32) -> Vec<f64> {
@@ -90,6 +94,10 @@ pub(crate) fn check_finite<T: Copy + Into<f64>>(
 const STRIP: usize = 16;
 
 fn to_faer<T: Copy + Into<f64>>(a: ArrayView2<'_, T>) -> Mat<f64> {
+    copied(a, Into::into)
+}
+
+fn copied<T: Copy>(a: ArrayView2<'_, T>, value: impl Fn(T) -> f64) -> Mat<f64> {
     let (m, n) = a.dim();
     let mut out = Mat::zeros(m, n);
     let mut first = 0;
@@ -98,8 +106,8 @@ fn to_faer<T: Copy + Into<f64>>(a: ArrayView2<'_, T>) -> Mat<f64> {
         let strip = a.slice_axis(Axis(1), Slice::from(first..first + width));
         let mut columns = out.as_mut().subcols_mut(first, width);
         for (i, row) in strip.rows().into_iter().enumerate() {
-            for (j, &value) in row.iter().enumerate() {
-                columns[(i, j)] = value.into();
+            for (j, &entry) in row.iter().enumerate() {
+                columns[(i, j)] = value(entry);
             }
         }
         first += width;

@@ -1,5 +1,7 @@
 //! Small adapters made on the spot.
 
+#![allow(dead_code, reason = "every test file uses some of them")]
+
 use std::fs;
 use std::path::Path;
 
