@@ -179,7 +179,7 @@ fn is_usual(r: &Array2<f64>) -> bool {
 /// R of a factor times 2^−e, and e: zero unless squares of entries are out of float64's range. Not
 /// finite if an entry is not.
 fn triangle<T: Copy + Into<f64>>(factor: ArrayView2<'_, T>) -> (Array2<f64>, i32) {
-    let mut tall = TallQr::new(factor.ncols());
+    let mut tall = TallQr::new(factor.ncols(), factor.nrows());
     tall.push(factor);
     let r = tall.finish();
     if is_usual(&r) || factor.is_empty() {

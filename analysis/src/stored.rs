@@ -111,11 +111,11 @@ impl<'a> StoredMatrix<'a> {
         value: impl Fn([u8; N]) -> f64,
     ) -> Array2<f64> {
         let (entries, _) = self.bytes.as_chunks::<N>();
-        let mut tall = TallQr::new(if is_transposed {
-            self.rows
+        let mut tall = if is_transposed {
+            TallQr::new(self.rows, self.columns)
         } else {
-            self.columns
-        });
+            TallQr::new(self.columns, self.rows)
+        };
         if is_transposed {
             tall.push_columns(entries, value);
         } else {

@@ -273,3 +273,83 @@ proptest! {
         prop_assert!(!audit.adapters.is_empty() || !audit.refused.is_empty());
     }
 }
+
+/// Empty tensors cost a file nothing, whatever their sides are; and thin factors can stand for much.
+#[test]
+fn what_is_out_of_proportion_is_refused() {
+    let named = |tensors: &[(&'static str, &[usize])]| -> Tensors<'static> {
+        let all = tensors
+            .iter()
+            .flat_map(|(name, shape)| tensor(name, shape, &vec![1.0; shape.iter().product()]));
+        all.collect()
+    };
+    let config = json!({ "r": 1, "lora_alpha": 2, "target_parameters": ["q.gate_up_proj"] });
+    let empty = named(&[(A, &[1 << 40, 0]), (B, &[0, 1 << 40])]);
+    assert!(refusal(&empty, config.clone()).contains("expected at most 2147483648 rows"));
+    let empty = named(&[(A, &[1 << 30, 0]), (B, &[0, 1 << 30])]);
+    assert!(refusal(&empty, config).contains("expected at most 0 experts"));
+    let alpha = || json!({ "lora_alpha": 2 });
+    let groups = named(&[(A, &[1 << 30, 0, 1]), (B, &[0, 1, 1])]);
+    assert!(refusal(&groups, alpha()).contains("expected at most 0 groups"));
+    // 2,000 inputs with a window of 2,000 places.
+    let tucker = named(&[
+        ("lora_unet_q.lora_down.weight", &[1, 2000, 1, 1]),
+        ("lora_unet_q.lora_mid.weight", &[1, 1, 1, 2000]),
+        ("lora_unet_q.lora_up.weight", &[1, 1, 1, 1]),
+    ]);
+    let reason = refusal(&tucker, json!({}));
+    assert!(
+        reason.starts_with("a Tucker core: expected an update of at most 512128 numbers"),
+        "{reason}"
+    );
+    assert!(reason.ends_with("found 4000000"), "{reason}");
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_refused() {
+    let layouts = [
+        ["lora_unet_q.lora_down.weight", "lora_unet_q.lora_up.weight"],
+        ["lora_unet_q.lokr_w1", "lora_unet_q.lokr_w2_a"],
+    ];
+    for alpha in [f32::NAN, f32::INFINITY] {
+        for [first, second] in layouts {
+            let mut tensors = tensor(first, &[1, 2], &[1.0; 2]);
+            tensors.extend(tensor(second, &[2, 1], &[1.0; 2]));
+            tensors.extend(tensor("lora_unet_q.alpha", &[], &[alpha]));
+            if second.ends_with("w2_a") {
+                tensors.extend(tensor("lora_unet_q.lokr_w2_b", &[1, 2], &[1.0; 2]));
+            }
+            let reason = refusal(&tensors, json!({}));
+            assert!(
+                reason.contains("scale: expected a finite number"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+/// Numbers that are finite, and a product of them that is not.
+#[test]
+fn an_overflow_leaves_no_spectrum() {
+    let whole = |name| {
+        let bytes = 1e300_f64.to_le_bytes().to_vec();
+        (name, Dtype::F64, vec![1, 1], bytes)
+    };
+    let tensors = vec![whole("lora_unet_q.lokr_w1"), whole("lora_unet_q.lokr_w2")];
+    let audit = audited(folder(&tensors, None).path());
+    assert!(audit.adapters[0].modules[0].spectrum.is_none());
+    assert_eq!(audit.adapters[0].findings[0].kind.name(), "non_finite");
+}
+
+/// One row of very many numbers: no square of so many is made.
+#[test]
+fn factors_may_be_wider_than_they_are_long() {
+    const R: usize = 200_000;
+    let mut tensors = tensor(A, &[R, 1], &vec![1.0; R]);
+    tensors.extend(tensor(B, &[1, R], &vec![2.0; R]));
+    let audit = audited(folder(&tensors, Some(json!({ "lora_alpha": R }))).path());
+    let spectrum = audit.adapters[0].modules[0].spectrum.as_ref().unwrap();
+    let error = spectrum.singular_values[0] / (2.0 * R as f64) - 1.0;
+    // The sum of R products, each rounded.
+    assert!(error.abs() <= R as f64 * f64::EPSILON, "{error}");
+}

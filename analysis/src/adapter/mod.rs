@@ -170,14 +170,32 @@ impl Adapter {
     /// # Errors
     /// [`Error::NonFinite`] naming the factor; as [`update`](Self::update) otherwise.
     pub fn directions(&self, module: &Module) -> Result<Directions, Error> {
-        if let Some(directions) = self.stored_directions(module)? {
-            return Ok(directions);
+        if let Some(scale) = module.scale.filter(|scale| !scale.is_finite()) {
+            return Err(Error::Mismatch {
+                what: "scale",
+                expected: "a finite number".to_owned(),
+                found: scale.to_string(),
+            });
         }
-        match self.update(module)? {
-            Update::Product { b, a, scale } => directions(b.view(), a.view(), scale),
-            other => Ok(Directions {
-                singular_values: other.singular_values()?,
-                norms: Vec::new(),
+        let directions = match self.stored_directions(module)? {
+            Some(directions) => directions,
+            None => match self.update(module)? {
+                Update::Product { b, a, scale } => directions(b.view(), a.view(), scale)?,
+                other => Directions {
+                    singular_values: other.singular_values()?,
+                    norms: Vec::new(),
+                },
+            },
+        };
+        // Of finite factors too, where a product overflows.
+        let mut values = directions.singular_values.iter().enumerate();
+        match values.find(|(_, value)| !value.is_finite()) {
+            None => Ok(directions),
+            Some((row, &value)) => Err(Error::NonFinite {
+                what: "singular values",
+                row,
+                column: 0,
+                value,
             }),
         }
     }

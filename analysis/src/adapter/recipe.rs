@@ -478,6 +478,9 @@ fn contracted(core: &Array2<f64>, down: &Array2<f64>) -> Array2<f64> {
     let (q, inputs) = down.dim();
     let window = core.ncols().checked_div(q).unwrap_or(0);
     let mut whole = Array2::zeros((core.nrows(), inputs * window));
+    if inputs == 0 {
+        return whole;
+    }
     for k in 0..window {
         let every = Slice::new(k as isize, None, window as isize);
         let plane = core.slice_axis(Axis(1), every).dot(down);
@@ -536,6 +539,8 @@ mod tests {
         let down = array![[1.0, 3.0], [0.0, 5.0]];
         // At [0, (i, k)]: core[0, (0, k)]·down[0, i] + core[0, (1, k)]·down[1, i].
         assert_eq!(contracted(&core, &down), array![[1.0, 10.0, 13.0, 130.0]]);
+        let none = Array2::zeros((2, 0));
+        assert_eq!(contracted(&core, &none).dim(), (1, 0));
     }
 
     #[test]

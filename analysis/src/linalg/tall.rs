@@ -54,12 +54,15 @@ pub(crate) struct TallQr {
 }
 
 impl TallQr {
-    /// An R for rows of so many numbers.
-    pub fn new(columns: usize) -> Self {
+    /// An R for `rows` rows of `columns` numbers.
+    pub fn new(columns: usize, rows: usize) -> Self {
         let capacity = if columns <= LANE_COLUMNS {
             (TILE / columns.max(1)).clamp(64, 512).next_multiple_of(64)
         } else {
-            (ROWS_PER_COLUMN * columns).next_multiple_of(64)
+            // A wide matrix fills no tile: its R is found at the end, and a file of few numbers may
+            // have a single row of very many.
+            let full = (ROWS_PER_COLUMN * columns).next_multiple_of(64);
+            full.min(rows.saturating_add(1))
         };
         Self {
             columns,
