@@ -289,6 +289,8 @@ fn what_is_out_of_proportion_is_refused() {
     let empty = named(&[(A, &[1 << 30, 0]), (B, &[0, 1 << 30])]);
     assert!(refusal(&empty, config).contains("expected at most 0 experts"));
     let alpha = || json!({ "lora_alpha": 2 });
+    let none = named(&[(A, &[1 << 30, 0]), (B, &[0, 1 << 30])]);
+    assert!(refusal(&none, alpha()).contains("found 0 rows and 0 columns"));
     let groups = named(&[(A, &[1 << 30, 0, 1]), (B, &[0, 1, 1])]);
     assert!(refusal(&groups, alpha()).contains("expected at most 0 groups"));
     // 2,000 inputs with a window of 2,000 places.
@@ -299,7 +301,7 @@ fn what_is_out_of_proportion_is_refused() {
     ]);
     let reason = refusal(&tucker, json!({}));
     assert!(
-        reason.starts_with("a Tucker core: expected an update of at most 512128 numbers"),
+        reason.starts_with("a Tucker core: expected an update of at most 128032 numbers"),
         "{reason}"
     );
     assert!(reason.ends_with("found 4000000"), "{reason}");

@@ -22,13 +22,19 @@ use super::recipe::{Factor, Recipe, Side};
 const LONGEST: usize = 1 << 31;
 
 /// Numbers that may be made for every one that the file keeps,
-const GROWTH: usize = 128;
+const GROWTH: usize = 32;
+
+/// in LoHa, whose factors grow with R/2,
+const HADAMARD_GROWTH: usize = 128;
+
+/// where the difference of two updates is formed,
+const DIFFERENCE_GROWTH: usize = 16;
+
+/// for VeRA's projections beside the base weights whose sizes they have,
+const PROJECTION_GROWTH: usize = 8;
 
 /// and so many in any case.
 const FEW: usize = 1 << 15;
-
-/// As [`GROWTH`], for VeRA's projections beside the base weights whose sizes they have.
-const PROJECTION_GROWTH: usize = 8;
 
 /// The most experts of one parameter; the largest model has 2,048.
 pub(super) const MOST_EXPERTS: usize = 4096;
@@ -67,7 +73,11 @@ pub(super) fn check(recipe: &Recipe, context: &Context<'_>) -> Result<(), String
         sum.saturating_add(context.shape(tensor).iter().product())
     });
     let (what, made) = made(recipe);
-    let most = FEW.max(kept.saturating_mul(GROWTH));
+    let growth = match recipe {
+        Recipe::Hadamard { .. } => HADAMARD_GROWTH,
+        _ => GROWTH,
+    };
+    let most = FEW.max(kept.saturating_mul(growth));
     if made <= most {
         return Ok(());
     }
@@ -81,7 +91,7 @@ pub(super) fn check(recipe: &Recipe, context: &Context<'_>) -> Result<(), String
 /// formed.
 pub(super) fn check_difference(shape: (usize, usize), kept: usize) -> Result<(), String> {
     let made = shape.0.saturating_mul(shape.1);
-    let most = FEW.max(kept.saturating_mul(GROWTH));
+    let most = FEW.max(kept.saturating_mul(DIFFERENCE_GROWTH));
     if made <= most {
         return Ok(());
     }

@@ -196,6 +196,11 @@ impl Module {
             Recipe::Tokens { weight, .. } => flat(&weight.shape),
             other => other.shape(),
         };
+        if rows == 0 || columns == 0 {
+            return Err(format!(
+                "expected a matrix, found {rows} rows and {columns} columns"
+            ));
+        }
         Ok(Self {
             name: name.to_owned(),
             kind,
