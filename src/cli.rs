@@ -70,12 +70,7 @@ pub enum Command {
     Verify(VerifyOptions),
     /// Measure the rank of every update in trained adapters, or of the difference of two checkpoints.
     #[command(
-        after_help = "Examples:\n  rankwise audit my-adapter/\n  rankwise audit 'runs/*/adapter' --out audit\n  \
-        rankwise audit my-dora/ --base pretrained/\n  \
-        rankwise audit adapters/ --metrics results.csv --out audit\n  \
-        rankwise audit my-adapter/ --fail-on non_finite --fail-on 'median(effective_rank) < 2'\n  \
-        rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes\n\n\
-        Exit codes: 0 done, 2 nothing could be audited or bad usage, 3 a rule of --fail-on is broken.",
+        after_help = AUDIT_EXAMPLES,
         after_long_help = audit_help()
     )]
     Audit(audit::Options),
@@ -350,16 +345,18 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+const AUDIT_EXAMPLES: &str = "Examples:
+  rankwise audit my-adapter/
+  rankwise audit 'runs/*/adapter' --out audit
+  rankwise audit my-dora/ --base pretrained/
+  rankwise audit adapters/ --metrics results.csv --out audit
+  rankwise audit my-adapter/ --fail-on non_finite --fail-on 'median(effective_rank) < 2'
+  rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes
+
+Exit codes: 0 done, 2 nothing could be audited or bad usage, 3 a rule of --fail-on is broken.";
+
 /// The rules' language after the examples.
 fn audit_help() -> String {
-    format!(
-        "Examples:\n  rankwise audit my-adapter/\n  rankwise audit 'runs/*/adapter' --out audit\n  \
-         rankwise audit my-dora/ --base pretrained/\n  \
-         rankwise audit adapters/ --metrics results.csv --out audit\n  \
-         rankwise audit my-adapter/ --fail-on non_finite --fail-on 'median(effective_rank) < 2'\n  \
-         rankwise audit --base pretrained/ --tuned fine-tuned/ --out changes\n\n\
-         Exit codes: 0 done, 2 nothing could be audited or bad usage, 3 a rule of --fail-on is \
-         broken.\n\nRules of --fail-on\n\n{}",
-        rankwise_analysis::RULE_LANGUAGE
-    )
+    let language = rankwise_analysis::RULE_LANGUAGE;
+    format!("{AUDIT_EXAMPLES}\n\nRules of --fail-on\n\n{language}")
 }

@@ -13,7 +13,6 @@ use rankwise_paper::{
     rank_link_cells, rank_link_chart, rank_link_table, refused_table, text_table, write_figure,
 };
 use serde::Serialize;
-use serde::ser::SerializeMap;
 
 use super::Outcome;
 use super::output::{keep, print_json};
@@ -91,27 +90,15 @@ struct LinkOptions {
     aggregate: Aggregate,
 }
 
-/// What of the rules did not hold, and the audit with what was asked for beside it.
+/// The audit, and `link` and `violations` beside it where they were asked for.
+#[derive(Serialize)]
 struct Outcomes<'a> {
+    #[serde(flatten)]
     audit: &'a Audit,
+    #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<&'a RankLink>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     violations: Option<&'a [Violation]>,
-}
-
-impl Serialize for Outcomes<'_> {
-    /// The audit's own keys first, then `link` and `violations` where they were asked for.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("adapters", &self.audit.adapters)?;
-        map.serialize_entry("refused", &self.audit.refused)?;
-        if let Some(link) = self.link {
-            map.serialize_entry("link", link)?;
-        }
-        if let Some(violations) = self.violations {
-            map.serialize_entry("violations", violations)?;
-        }
-        map.end()
-    }
 }
 
 /// The rank of every update of the given adapters.
