@@ -11,10 +11,14 @@
 
 mod config;
 mod device;
+mod draw;
 mod encoder;
+mod engine;
 mod error;
 mod head;
 mod method;
+mod model;
+mod module;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
 pub use device::DeviceName;
