@@ -19,13 +19,18 @@ mod head;
 mod method;
 mod model;
 mod module;
+mod tuning;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
 pub use device::DeviceName;
 pub use encoder::SentenceEncoder;
 pub use error::Error;
-pub use head::{EpochRecord, Progress, RunSummary, StopReason, Task, train};
-pub use method::{Initialisation, MaskPeriod, MethodConfig, MethodName};
+pub use head::{
+    EpochRecord, Initialisation, MaskPeriod, MethodConfig, MethodName, Progress, RunSummary,
+    StopReason, Task, train,
+};
+pub use method::{Common, Method, MethodTable};
+pub use tuning::StepBench;
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.
 ///

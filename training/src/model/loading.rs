@@ -14,7 +14,7 @@ use rankwise_analysis::Checkpoint;
 use super::{Architecture, Head, ModelConfig};
 use crate::Error;
 use crate::draw::normal;
-use crate::module::{Declared, Module, ModuleId, Modules, Value};
+use crate::module::{Declared, Kind, Module, ModuleId, Modules, Value};
 
 /// A model with its numbers, and what there was to say about its files.
 #[derive(Debug, Clone)]
@@ -80,6 +80,58 @@ impl Loaded {
             modules: Modules(modules),
             drawn,
             unused,
+        })
+    }
+
+    /// A model of that configuration with random weights, for measuring and for tests.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a value that is not supported.
+    pub fn random(
+        config: &ModelConfig,
+        head: Head,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let (architecture, declaration) = Architecture::declare(config, head)?;
+        let mut drawn = Vec::new();
+        let mut modules = Vec::new();
+        for (index, declared) in declaration.into_modules().into_iter().enumerate() {
+            let mut value = |name: String, shape: &[usize], one: f64| -> Result<Value, Error> {
+                let count = shape.iter().product();
+                let values = normal(seed, &format!("random {name}"), count, 0.02);
+                let values = values
+                    .into_iter()
+                    .map(|value| (one + value) as f32)
+                    .collect();
+                drawn.push(name);
+                let tensor = Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)?;
+                Ok(Value::Frozen(tensor.to_dtype(dtype)?.to_device(device)?))
+            };
+            let one = if declared.kind == Kind::Norm {
+                1.0
+            } else {
+                0.0
+            };
+            let weight = value(declared.weight_name(), &declared.shape, one)?;
+            let bias = declared
+                .bias_name()
+                .map(|name| value(name, &[declared.bias_count()], 0.0))
+                .transpose()?;
+            modules.push(Module {
+                weight,
+                bias,
+                declared,
+                adapter: None,
+                id: ModuleId(index),
+            });
+        }
+        Ok(Self {
+            architecture,
+            modules: Modules(modules),
+            drawn,
+            unused: Vec::new(),
         })
     }
 }
