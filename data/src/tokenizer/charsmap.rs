@@ -104,6 +104,8 @@ impl Normaliser {
         // In characters of the original.
         let mut at = 0;
         let mut is_begun = false;
+        // What the leading space stands for: nothing, or the last of those dropped before it.
+        let mut leading = (0, 0);
         let mut follows_space = self.removes_extra_spaces;
         while let Some(first) = rest.chars().next() {
             let (length, replacement) = self.longest(rest).unwrap_or_else(|| {
@@ -118,6 +120,7 @@ impl Normaliser {
                 // What becomes exactly one space is dropped at the beginning; other replacements
                 // begin the text.
                 if kept == " " {
+                    leading = (at, end);
                     at = end;
                     continue;
                 }
@@ -125,11 +128,16 @@ impl Normaliser {
             if !is_begun {
                 is_begun = true;
                 if self.has_leading_space {
-                    result.push(space, (at, at));
+                    result.push(space, leading);
                 }
             }
-            if follows_space {
+            if follows_space && kept.starts_with(' ') {
                 kept = kept.trim_start_matches(' ');
+                // Of spaces in a row the last one stays, as in the reference's offsets.
+                if result.text.ends_with(space) {
+                    let last = result.text.len() - space.len_utf8();
+                    result.spans[last..].fill((at, end));
+                }
             }
             for character in kept.chars() {
                 result.push(if character == ' ' { space } else { character }, (at, end));
@@ -199,11 +207,11 @@ mod tests {
         assert_eq!(
             spans(&found),
             [
-                ('▁', 2, 2),
+                ('▁', 1, 2),
                 ('c', 2, 4),
                 ('▁', 2, 4),
                 ('d', 2, 4),
-                ('▁', 4, 5),
+                ('▁', 5, 6),
                 ('é', 6, 7)
             ]
         );
