@@ -36,6 +36,14 @@ pub enum Error {
         /// The length or type that is there.
         found: String,
     },
+    /// More lines or images are bad than [`SkipBad`](crate::SkipBad) allows.
+    #[error("{bad} (bad items allowed: {allowed})")]
+    TooManyBad {
+        /// How many are allowed.
+        allowed: usize,
+        /// What is wrong with the one that is too many.
+        bad: Box<Error>,
+    },
 }
 
 impl Error {
