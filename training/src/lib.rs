@@ -15,6 +15,7 @@ mod encoder;
 mod error;
 mod head;
 mod method;
+mod metric;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
 pub use device::DeviceName;
@@ -22,6 +23,11 @@ pub use encoder::SentenceEncoder;
 pub use error::Error;
 pub use head::{EpochRecord, Progress, RunSummary, StopReason, Task, train};
 pub use method::{Initialisation, MaskPeriod, MethodConfig, MethodName};
+pub use metric::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, Direction, GlueTask, GoldAnswers, Metric,
+    accuracy, answer_f1, best_answers, chosen_answer, evaluate_answers, f1, is_exact_match,
+    matthews, normalized_answer, pearson,
+};
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.
 ///
