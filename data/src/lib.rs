@@ -9,7 +9,9 @@
 //! # Ok::<(), rankwise_data::Error>(())
 //! ```
 //!
-//! Feature `tables` (on by default): columnar records and text tables, by way of polars.
+//! Feature `tables` (on by default): columnar records and text tables, by way of polars. Feature
+//! `hub` (on by default): models and data sets by their ids of the Hub, downloaded where the cache
+//! does not have them.
 
 mod banking77;
 mod column;
@@ -19,6 +21,7 @@ mod features;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hub;
 mod json;
 mod rows;
 mod stream;
@@ -35,6 +38,9 @@ pub use files::{
     check_free, create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
     write_folder,
 };
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubFiles, HubProgress, Patience};
+pub use hub::{HubCache, RepoId, RepoKind};
 pub use stream::stream;
 #[cfg(feature = "tables")]
 pub use table::Table;
