@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod head;
 mod method;
+mod metric;
 mod model;
 mod module;
 mod tuning;
@@ -30,6 +31,11 @@ pub use head::{
     StopReason, Task, train,
 };
 pub use method::{Common, Method, MethodTable};
+pub use metric::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, Direction, GoldAnswers, Metric, accuracy,
+    answer_f1, best_answers, chosen_answer, evaluate_answers, f1, glue_metrics, is_exact_match,
+    matthews, normalized_answer, pearson,
+};
 pub use tuning::StepBench;
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.

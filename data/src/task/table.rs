@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{Target, TextExample, TextSet};
 use crate::csv::Records;
-use crate::hub::{Labels, Shard};
 use crate::rows::utf8;
+use crate::shard::{Labels, Shard};
 use crate::{Error, Provenance, SkipBad};
 
 /// Which columns hold what.
