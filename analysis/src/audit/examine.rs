@@ -3,9 +3,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::discovery::Candidate;
-use super::record::{
-    AdapterAudit, Audit, Finding, FindingKind, Method, ModuleAudit, Refused, Spectrum, Summary,
-};
+use super::finding::{Finding, FindingKind};
+use super::record::{AdapterAudit, Audit, Method, ModuleAudit, Refused, Spectrum, Summary};
 use super::{AuditOptions, first_number};
 use crate::adapter::{Adapter, Beside, Module, Remark};
 use crate::product::Directions;

@@ -6,6 +6,7 @@
 
 mod discovery;
 mod examine;
+mod finding;
 mod names;
 mod quantity;
 mod record;
@@ -21,10 +22,10 @@ use rayon::prelude::*;
 use crate::adapter::Beside;
 use crate::{Error, Side, TauRule};
 pub(crate) use discovery::{Candidate, adapter_file, candidates};
+pub use finding::{Finding, FindingKind};
 pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
-    AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
-    Refused, Spectrum, Summary,
+    AdapterAudit, Audit, Distribution, Group, Kind, Method, ModuleAudit, Refused, Spectrum, Summary,
 };
 pub use role::role;
 pub(crate) use summary::quantile;
