@@ -16,8 +16,10 @@ use serde_json::{Map, Value};
 /// Bytes of a compiled pattern; real ones take a few thousand.
 const LARGEST_EXPRESSION: usize = 1 << 20;
 
-/// Expressions that are kept compiled; real configurations have a handful.
-const KEPT: usize = 32;
+/// Expressions that are kept compiled, and the bytes of each: real configurations have a handful of a
+/// few thousand. A short file of long repetitions takes no more than these together.
+const KEPT: usize = 16;
+const LARGEST_KEPT: usize = 1 << 16;
 
 /// Characters of a key that is found by its end; the longest real names have a hundred.
 const LONGEST: usize = 256;
@@ -70,7 +72,8 @@ impl FromIterator<(String, Value)> for Pattern {
             } else if is_literal(key) && key.len() <= LONGEST {
                 literal.push(place);
             } else {
-                let kept = (others.len() < KEPT).then(|| whole(key)).flatten();
+                let kept = others.len() < KEPT;
+                let kept = kept.then(|| whole(key, LARGEST_KEPT)).flatten();
                 others.push((place, kept.map_or(Other::Anew, Other::Kept)));
             }
         }
@@ -101,7 +104,9 @@ impl Pattern {
             let key = &self.entries[*place].0;
             let fits = match other {
                 Other::Kept(expression) => Some(expression.is_match(module)),
-                Other::Anew => whole(key).map(|expression| expression.is_match(module)),
+                Other::Anew => {
+                    whole(key, LARGEST_EXPRESSION).map(|expression| expression.is_match(module))
+                }
             };
             match fits {
                 Some(true) => first = *place,
@@ -144,7 +149,7 @@ impl Pattern {
             .iter()
             .filter(|(_, other)| matches!(other, Other::Anew));
         let mut keys = anew.map(|&(place, _)| &self.entries[place].0[..]);
-        keys.find(|key| whole(key).is_none())
+        keys.find(|key| whole(key, LARGEST_EXPRESSION).is_none())
     }
 }
 
@@ -154,15 +159,20 @@ fn own_key(key: &str) -> &str {
 }
 
 /// A key as the expression that PEFT makes of it.
-fn whole(key: &str) -> Option<Regex> {
+fn whole(key: &str, largest: usize) -> Option<Regex> {
     let key = if is_literal(key) { own_key(key) } else { key };
-    bounded(&format!(r"^(?:.*\.)?(?:{key})$"))
+    compiled(&format!(r"^(?:.*\.)?(?:{key})$"), largest)
 }
 
 /// A regular expression of a bounded size.
 pub(super) fn bounded(expression: &str) -> Option<Regex> {
+    compiled(expression, LARGEST_EXPRESSION)
+}
+
+fn compiled(expression: &str, largest: usize) -> Option<Regex> {
     RegexBuilder::new(expression)
-        .size_limit(LARGEST_EXPRESSION)
+        .size_limit(largest)
+        .dfa_size_limit(largest)
         .build()
         .ok()
 }
@@ -227,7 +237,7 @@ mod tests {
             let mut expected = Match::General;
             let numbers: Vec<Value> = (0..keys.len()).map(Value::from).collect();
             for (key, number) in keys.iter().zip(&numbers) {
-                match whole(key) {
+                match whole(key, LARGEST_EXPRESSION) {
                     None => expected = Match::Unread(key),
                     // `^` after the optional prefix means the name's own beginning.
                     Some(expression) if expression.is_match(&module) => {
