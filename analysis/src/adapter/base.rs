@@ -129,13 +129,15 @@ impl Names {
 
     /// The names that end in a dot and this one.
     fn longer<'a>(&'a self, end: &'a str) -> impl Iterator<Item = &'a str> {
-        let is_before = |name: &Box<str>| name.bytes().rev().lt(end.bytes().rev().chain([b'.']));
-        let from = self.from_end.partition_point(is_before);
-        let ends = move |name: &&Box<str>| {
+        let dotted = || end.bytes().rev().chain([b'.']);
+        let from = self
+            .from_end
+            .partition_point(|name| name.bytes().rev().lt(dotted()));
+        let names = self.from_end[from..].iter().map(|name| &**name);
+        names.take_while(move |name| {
             name.strip_suffix(end)
                 .is_some_and(|rest| rest.ends_with('.'))
-        };
-        self.from_end[from..].iter().take_while(ends).map(|n| &**n)
+        })
     }
 
     /// The names that differ from this one only in dots and underscores.
