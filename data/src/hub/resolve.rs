@@ -22,6 +22,21 @@ const ENDPOINT: &str = "https://huggingface.co";
 const LONGEST_LIST: u64 = 64 << 20;
 
 /// Resolves ids to files: in the cache if they are there, by download otherwise.
+///
+/// ```
+/// use rankwise_data::{Error, Hub, HubCache, RepoId, RepoKind};
+/// let hub = Hub::new(HubCache::new("/nowhere")).with_offline(true);
+/// let repo = RepoId::parse(RepoKind::Model, "microsoft/deberta-v3-base")?;
+/// let wanted = ["config.json", "model.safetensors|*.bin"];
+/// match hub.resolve(&repo, &wanted, |progress| println!("{} bytes", progress.done)) {
+///     Err(Error::NotCached { file, folder, .. }) => {
+///         assert_eq!(file, "config.json");
+///         assert!(folder.ends_with("models--microsoft--deberta-v3-base"));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), rankwise_data::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     cache: HubCache,
@@ -104,6 +119,12 @@ impl Hub {
             is_refreshed: false,
             patience: Patience::default(),
         }
+    }
+
+    /// Another cache.
+    pub fn with_cache(mut self, cache: HubCache) -> Self {
+        self.cache = cache;
+        self
     }
 
     /// Another server with the Hub's interface, such as a mirror.
