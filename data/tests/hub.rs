@@ -260,6 +260,10 @@ fn a_moved_branch_is_seen_on_request_and_keeps_its_blobs() {
     assert_eq!(found.commit, LATER);
     assert_eq!(fs::read(&found.files[1]).unwrap(), b"{\"a\": 2}");
     assert_eq!(second.sent(BIG), 0);
+    // From now on the branch stands for it, without being asked.
+    let before = second.count();
+    assert_eq!(resolve(&hub, &["config.json"]).unwrap().commit, LATER);
+    assert_eq!(second.count(), before);
     let old = mine().with_revision(COMMIT).unwrap();
     let old = hub.resolve(&old, &["config.json"], |_| ()).unwrap();
     assert_eq!(fs::read(&old.files[0]).unwrap(), b"{\"a\": 1}");
