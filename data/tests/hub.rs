@@ -260,6 +260,10 @@ fn a_moved_branch_is_seen_on_request_and_keeps_its_blobs() {
     assert_eq!(found.commit, LATER);
     assert_eq!(fs::read(&found.files[1]).unwrap(), b"{\"a\": 2}");
     assert_eq!(second.sent(BIG), 0);
+    // From now on the branch stands for it, without being asked.
+    let before = second.count();
+    assert_eq!(resolve(&hub, &["config.json"]).unwrap().commit, LATER);
+    assert_eq!(second.count(), before);
     let old = mine().with_revision(COMMIT).unwrap();
     let old = hub.resolve(&old, &["config.json"], |_| ()).unwrap();
     assert_eq!(fs::read(&old.files[0]).unwrap(), b"{\"a\": 1}");
@@ -501,7 +505,7 @@ fn refusals_say_what_may_help() {
     assert!(asked(401, Some("secret")).0.contains("token is not valid"));
     let (hint, address) = asked(403, Some("secret"));
     assert!(hint.ends_with(&format!("{address}/me/mine")), "{hint}");
-    assert!(asked(404, None).0.contains("name and the revision"));
+    assert_eq!(asked(404, None).0, "the name or the revision may be wrong");
     assert!(files(cache.path()).is_empty());
     assert_completes(cache.path());
 }
@@ -514,6 +518,88 @@ fn a_missing_file_is_answered_with_the_nearest() {
     assert_eq!(expected, "file model.safetensor");
     assert_eq!(hint, "the nearest of its 4 files is model.safetensors");
     assert_eq!(server.count(), 1);
+}
+
+#[test]
+fn a_missing_repository_is_answered_with_the_nearest_that_is_here() {
+    let cache = TempDir::new().unwrap();
+    for other in [
+        "models--me--other-thing",
+        "models--me--mines",
+        "datasets--me--mine",
+    ] {
+        fs::create_dir(cache.path().join(other)).unwrap();
+    }
+    let server = Server::start(|_, _| Reply::new(404, ""));
+    let (_, _, hint) = refused(resolve(&hub(cache.path(), &server), &[BIG]));
+    assert!(hint.ends_with("; the cache has me/mines"), "{hint}");
+}
+
+#[test]
+fn a_damaged_reference_is_mended() {
+    let cache = TempDir::new().unwrap();
+    assert_completes(cache.path());
+    let reference = cache.path().join("models--me--mine/refs/main");
+    for damaged in ["", "../../../outside", "a b", "\u{e9}"] {
+        fs::write(&reference, damaged).unwrap();
+        let server = Server::good(Repository::mine());
+        let hub = hub(cache.path(), &server);
+        let offline = resolve(&hub.clone().with_offline(true), &[BIG]);
+        assert!(matches!(offline, Err(Error::Format { .. })), "{offline:?}");
+        assert_eq!(resolve(&hub, &[BIG]).unwrap().commit, COMMIT);
+        assert_sound(cache.path());
+    }
+    // Not UTF-8.
+    fs::write(&reference, [0xff]).unwrap();
+    let server = Server::good(Repository::mine());
+    resolve(&hub(cache.path(), &server), &[BIG]).unwrap();
+    assert_sound(cache.path());
+}
+
+#[test]
+fn an_endless_file_without_a_size_is_cut_off() {
+    let cache = TempDir::new().unwrap();
+    let server = Server::start(|seen, _| {
+        let mut reply = Repository::mine().reply(seen);
+        if seen.path.ends_with(BIG) {
+            reply.headers.retain(|(name, _)| *name != "X-Linked-Size");
+            reply.length = None;
+            if seen.method == "GET" {
+                reply.body = vec![0; 80 << 20];
+            }
+        }
+        reply
+    });
+    let (expected, found, _) = refused(resolve(&hub(cache.path(), &server), &[BIG]));
+    assert_eq!(
+        (expected.as_str(), found.as_str()),
+        ("67108864 bytes", "more")
+    );
+    assert!(!part(cache.path()).exists());
+    assert_eq!(assert_completes(cache.path()), big());
+}
+
+#[test]
+fn a_file_without_a_size_is_checked_by_its_hash() {
+    let cache = TempDir::new().unwrap();
+    let tries = Mutex::new(0);
+    let server = Server::start(move |seen, _| {
+        let mut reply = Repository::mine().reply(seen);
+        if seen.path.ends_with(BIG) {
+            reply.headers.retain(|(name, _)| *name != "X-Linked-Size");
+            reply.length = None;
+            let mut tries = tries.lock().unwrap();
+            // The first answer with bytes ends early, and nothing but the hash can tell.
+            if seen.method == "GET" && *tries == 0 {
+                *tries += 1;
+                reply.cut = Some(9_000);
+            }
+        }
+        reply
+    });
+    resolve(&hub(cache.path(), &server), &[BIG]).unwrap();
+    assert_eq!(server.sent(BIG), big() + 9_000);
+    assert_eq!(assert_completes(cache.path()), 0);
 }
 
 #[test]

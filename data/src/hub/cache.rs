@@ -20,8 +20,9 @@ impl HubCache {
         Self { root: root.into() }
     }
 
-    /// Where the environment says: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `hub` in [`hub_home`],
-    /// or `None` where there is not even a home folder.
+    /// Where the environment says: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`,
+    /// in `huggingface` of `XDG_CACHE_HOME`, or in `~/.cache/huggingface`; `None` where there is not
+    /// even a home folder.
     pub fn from_environment() -> Option<Self> {
         folder_variable("HF_HUB_CACHE")
             .or_else(|| folder_variable("HUGGINGFACE_HUB_CACHE"))

@@ -60,12 +60,14 @@ pub(super) struct Call<'a> {
     pub is_head: bool,
     /// Only the bytes from here on.
     pub from: u64,
+    /// What may help if it is not there.
+    pub missing: &'a str,
 }
 
 /// A request that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub error: Error,
+    pub error: Box<Error>,
     /// Whether it may succeed later.
     pub passes: bool,
     /// How long the server asks to wait.
@@ -77,7 +79,7 @@ pub(super) struct Failure {
 impl Failure {
     pub fn lasting(error: Error) -> Self {
         Self {
-            error,
+            error: Box::new(error),
             passes: false,
             wait: None,
             progress: 0,
@@ -158,10 +160,10 @@ impl Client {
             failures += 1;
             let wait = failure.wait.unwrap_or(pause);
             if !failure.passes || failures >= self.patience.attempts {
-                return Err(failure.error);
+                return Err(*failure.error);
             }
             if wait > self.patience.longest_pause {
-                return Err(failure.error);
+                return Err(*failure.error);
             }
             std::thread::sleep(wait);
             pause = (2 * pause).min(self.patience.longest_pause);
@@ -215,16 +217,18 @@ impl Client {
             request = request.header("range", format!("bytes={}-", call.from));
         }
         // The storage that the Hub leads to has its own signature in the address.
-        if let Some(token) = self.token.as_ref() {
-            if self.endpoint.is_same_origin(address) {
-                request = request.header("authorization", format!("Bearer {token}"));
-            }
+        if let Some(token) = self.token.as_ref()
+            && self.endpoint.is_same_origin(address)
+        {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let response = request.call().map_err(|error| {
             let passes = is_passing(&error);
             let error = call.error(address, "an answer", error.to_string(), UNREACHABLE);
-            let failure = Failure::lasting(error);
-            Failure { passes, ..failure }
+            Failure {
+                passes,
+                ..Failure::lasting(error)
+            }
         })?;
         let status = response.status();
         let is_beyond = status == StatusCode::RANGE_NOT_SATISFIABLE && call.from > 0;
@@ -252,7 +256,7 @@ impl Client {
                 let page = self.endpoint.with(call.repo.name().split('/'));
                 format!("its conditions may have to be accepted at {page}")
             }
-            (404, _) => "neither may be there: look for the name and the revision".to_owned(),
+            (404, _) => call.missing.to_owned(),
             (429, _) => "the server asks for fewer requests; try again later".to_owned(),
             (500.., _) => "the server has a fault; try again later".to_owned(),
             _ => OTHER_SERVER.to_owned(),

@@ -13,6 +13,12 @@ use super::client::{Call, Client, Failure, OTHER_SERVER, header};
 use super::repo::{RepoId, is_commit};
 use crate::Error;
 
+/// The longest file whose size nobody says; the Hub says every size.
+const LONGEST_UNSIZED: u64 = 64 << 20;
+
+/// Said where the Hub lists a file that it does not have.
+const LISTED: &str = "the repository's list has it: it may have been removed just now";
+
 /// What the Hub says of a file before it sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remote {
@@ -43,6 +49,7 @@ pub(super) fn remote(
         address,
         is_head: true,
         from: 0,
+        missing: LISTED,
     };
     client.retrying(|| {
         let mut etag = None;
@@ -104,11 +111,12 @@ pub(super) fn blob(
     mut see: impl FnMut(u64),
 ) -> Result<PathBuf, Error> {
     let path = blobs.join(&remote.etag);
-    if let Ok(metadata) = fs::metadata(&path) {
-        if metadata.is_file() && remote.size.is_none_or(|size| size == metadata.len()) {
-            see(metadata.len());
-            return Ok(path);
-        }
+    if let Ok(metadata) = fs::metadata(&path)
+        && metadata.is_file()
+        && remote.size.is_none_or(|size| size == metadata.len())
+    {
+        see(metadata.len());
+        return Ok(path);
     }
     let part = blobs.join(format!("{}.incomplete", remote.etag));
     client.retrying(|| {
@@ -123,6 +131,7 @@ pub(super) fn blob(
             address,
             is_head: false,
             from: have,
+            missing: LISTED,
         };
         if remote.size != Some(have) || have == 0 {
             receive(client, call, remote, &part, &mut see)?;
@@ -171,11 +180,11 @@ fn receive(
         _ => have = 0,
     }
     let length = header(response.headers(), "content-length").and_then(|text| text.parse().ok());
-    if let (Some(size), Some(length)) = (remote.size, length) {
-        if have.checked_add(length) != Some(size) {
-            let found = format!("{length} bytes to the {have} that are here");
-            return Err(lasting(format!("{size} bytes"), found));
-        }
+    if let (Some(size), Some(length)) = (remote.size, length)
+        && have.checked_add(length) != Some(size)
+    {
+        let found = format!("{length} bytes to the {have} that are here");
+        return Err(lasting(format!("{size} bytes"), found));
     }
     let mut file = OpenOptions::new()
         .create(true)
@@ -206,11 +215,11 @@ fn receive(
             Err(error) => return Err(broken(have, format!("{have} bytes, then {error}"))),
         };
         have += read as u64;
-        if remote.size.is_some_and(|size| have > size) {
+        let most = remote.size.unwrap_or(LONGEST_UNSIZED);
+        if have > most {
             drop(file);
             fs::remove_file(part).map_err(local("remove"))?;
-            let expected = format!("{} bytes", remote.size.unwrap_or_default());
-            return Err(lasting(expected, "more".to_owned()));
+            return Err(lasting(format!("{most} bytes"), "more".to_owned()));
         }
         file.write_all(&buffer[..read]).map_err(local("write"))?;
         see(have);

@@ -12,7 +12,8 @@ use super::download::{blob, remote};
 use super::environment::{certificates, checked_token, is_set, token, variable};
 use super::repo::{RepoId, RepoKind, is_commit};
 use super::wanted::{is_exact, is_within, wanted};
-use crate::{Error, create_folder, write_atomic};
+use crate::files::write_atomic_by_way_of;
+use crate::{Error, create_folder};
 
 /// Where the Hub is.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -21,6 +22,21 @@ const ENDPOINT: &str = "https://huggingface.co";
 const LONGEST_LIST: u64 = 64 << 20;
 
 /// Resolves ids to files: in the cache if they are there, by download otherwise.
+///
+/// ```
+/// use rankwise_data::{Error, Hub, HubCache, RepoId, RepoKind};
+/// let hub = Hub::new(HubCache::new("/nowhere")).with_offline(true);
+/// let repo = RepoId::parse(RepoKind::Model, "microsoft/deberta-v3-base")?;
+/// let wanted = ["config.json", "model.safetensors|*.bin"];
+/// match hub.resolve(&repo, &wanted, |progress| println!("{} bytes", progress.done)) {
+///     Err(Error::NotCached { file, folder, .. }) => {
+///         assert_eq!(file, "config.json");
+///         assert!(folder.ends_with("models--microsoft--deberta-v3-base"));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), rankwise_data::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     cache: HubCache,
@@ -53,6 +69,10 @@ pub struct HubProgress<'a> {
     /// How many it has, where the Hub says so.
     pub total: Option<u64>,
 }
+
+/// From here on a name is taken for a misspelt one, by Jaro and Winkler's measure; the beginning that
+/// all folders share, `models--`, alone makes up to 0.7.
+const SIMILAR: f64 = 0.9;
 
 /// What the Hub's API says of a repository, as far as it is needed.
 #[derive(Deserialize)]
@@ -99,6 +119,12 @@ impl Hub {
             is_refreshed: false,
             patience: Patience::default(),
         }
+    }
+
+    /// Another cache.
+    pub fn with_cache(mut self, cache: HubCache) -> Self {
+        self.cache = cache;
+        self
     }
 
     /// Another server with the Hub's interface, such as a mirror.
@@ -152,7 +178,10 @@ impl Hub {
     /// A pattern is a file's name, where `*` is any characters and `?` one; of patterns joined by
     /// `|` the first that a file fits counts, and an empty one at the end lets there be none. Names
     /// without `*`, `?` and `|` that the cache has are taken from there without a request. Others
-    /// need the Hub's list of files; offline, a pattern sees the files that the cache has.
+    /// need the Hub's list of files; offline, a pattern sees the files that the cache has. What is in
+    /// the cache is not hashed again; a blob's size is looked at where the Hub says it.
+    ///
+    /// A second process that wants a blob waits for the first to download it.
     ///
     /// `see` is told the progress of every file that is asked for.
     ///
@@ -169,7 +198,8 @@ impl Hub {
         let is_fixed = is_commit(repo.revision()) || !self.is_refreshed;
         if self.is_offline || is_fixed && patterns.iter().all(|pattern| is_exact(pattern)) {
             match self.cached(repo, patterns) {
-                Err(Error::NotCached { .. }) if !self.is_offline => {}
+                // A damaged cache may be mended.
+                Err(_) if !self.is_offline => {}
                 found => return found,
             }
         }
@@ -197,13 +227,16 @@ impl Hub {
         for file in &files {
             self.bring(&client, repo, &commit, file, &mut see)?;
         }
-        // Last: a branch stands for a commit whose files are here.
-        if repo.revision() != commit {
+        // Last: a branch stands for a commit whose files are here. Not again: a cache that has it
+        // all may be read only.
+        let known = self.cache.commit(repo).ok().flatten();
+        if known.as_ref() != Some(&commit) {
             let reference = folder.join("refs").join(repo.revision());
             if let Some(parent) = reference.parent() {
                 create_folder(parent)?;
             }
-            write_atomic(&reference, |out| out.write_all(commit.as_bytes()))?;
+            // Other programs take every file in `refs` for a branch.
+            write_atomic_by_way_of(&folder, &reference, |out| out.write_all(commit.as_bytes()))?;
         }
         Ok(HubFiles {
             files: files.iter().map(|file| snapshot.join(file)).collect(),
@@ -250,11 +283,13 @@ impl Hub {
         let address = self
             .endpoint
             .with(parts.chain(["revision", repo.revision()]));
+        let missing = self.nearest(repo);
         let call = Call {
             repo,
             address: &address,
             is_head: false,
             from: 0,
+            missing: &missing,
         };
         let wrong =
             |expected: &str, found: String| call.error(&address, expected, found, OTHER_SERVER);
@@ -290,6 +325,26 @@ impl Hub {
             ));
         }
         Ok((listing.sha, names))
+    }
+
+    /// What may help if there is no such repository or revision.
+    fn nearest(&self, repo: &RepoId) -> String {
+        let folder = repo.folder();
+        let near = |other: &str| strsim::jaro_winkler(other, &folder);
+        let others = fs::read_dir(self.cache.root())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let nearest = others
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|other| *other != folder && near(other) > SIMILAR)
+            .max_by(|x, y| near(x).total_cmp(&near(y)));
+        let what = "the name or the revision may be wrong";
+        let name = nearest.as_deref().and_then(|other| other.split_once("--"));
+        match name {
+            Some((_, name)) => format!("{what}; the cache has {}", name.replacen("--", "/", 1)),
+            None => what.to_owned(),
+        }
     }
 
     /// No file fits a pattern.
