@@ -64,7 +64,6 @@ fn difference(one: &[u8], other: &[u8]) -> (u8, f64) {
 fn decoding_is_pillows() {
     let folder = fixtures().join("images");
     let mut seen = 0;
-    let mut report = String::new();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -82,11 +81,12 @@ fn decoding_is_pillows() {
             "{name}"
         );
         let (most, mean) = difference(image.pixels(), &known[4..]);
-        report += &format!("{name}: at most {most}, mean {mean:.3}\n");
+        // Four colours are left to another decoder, which rounds them in its own way.
+        let allowed = u8::from(name == "cmyk.jpg");
+        assert!(most <= allowed, "{name}: at most {most}, mean {mean}");
         seen += 1;
     }
-    assert_eq!(seen, 14);
-    eprintln!("{report}");
+    assert_eq!(seen, 20);
 }
 
 /// Images of the real sets: how many, and the first pixels as NumPy reads them.
