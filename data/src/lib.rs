@@ -21,7 +21,7 @@ mod features;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(feature = "tables")]
+#[cfg(any(feature = "images", feature = "texts"))]
 mod hub;
 #[cfg(feature = "images")]
 mod image;
