@@ -159,7 +159,8 @@ fn real_food101() {
     }
 }
 
-/// Every 10th image decoded, resized and normalised, to the bit: `fixtures/food101.py`.
+/// Every 10th image decoded, resized and normalised as transformers' `ViTImageProcessorPil` does, to the
+/// bit: `fixtures/food101.py`.
 #[test]
 fn real_images_are_the_references() {
     let Some(folder) = shared("food101_64px") else {
