@@ -23,6 +23,7 @@
 
 mod adapter;
 mod audit;
+mod checkpoint;
 mod compare;
 mod container;
 mod error;
@@ -45,6 +46,7 @@ pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
+pub use checkpoint::Checkpoint;
 pub use compare::{
     AgainstWeight, Amplification, Apart, ChanceSimilarity, CompareOptions, ComparedAdapter,
     Comparison, Grid, GridChoice, Intruder, IntruderRule, Likeness, PairRecord, SideRecord,

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Features, all on by default: `tables` (columnar records and text tables, by way of polars), `texts`
-//! (tokenizers and text tasks), `images` (decoding, the reference processor, image tasks).
+//! (tokenizers and text tasks), `images` (decoding, the reference processor, image tasks), `hub`
+//! (models and data sets by their ids of the Hub, downloaded where the cache does not have them).
 
 mod banking77;
 mod column;
@@ -21,7 +22,6 @@ mod features;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(any(feature = "images", feature = "texts"))]
 mod hub;
 #[cfg(feature = "images")]
 mod image;
@@ -29,6 +29,8 @@ mod json;
 mod part;
 mod prefetch;
 mod rows;
+#[cfg(any(feature = "images", feature = "texts"))]
+mod shard;
 mod skip;
 mod stream;
 #[cfg(feature = "tables")]
@@ -48,6 +50,9 @@ pub use files::{
     check_free, create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
     write_folder,
 };
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubFiles, HubProgress, Patience};
+pub use hub::{HubCache, RepoId, RepoKind};
 #[cfg(feature = "images")]
 pub use image::{
     Augment, Cifar, Filter, Image, ImageColumns, ImageProcessor, ImageSet, RandomCrop,

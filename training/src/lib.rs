@@ -11,17 +11,32 @@
 
 mod config;
 mod device;
+mod draw;
 mod encoder;
+mod engine;
 mod error;
 mod head;
 mod method;
+mod metric;
+mod model;
+mod module;
+mod tuning;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
 pub use device::DeviceName;
 pub use encoder::SentenceEncoder;
 pub use error::Error;
-pub use head::{EpochRecord, Progress, RunSummary, StopReason, Task, train};
-pub use method::{Initialisation, MaskPeriod, MethodConfig, MethodName};
+pub use head::{
+    EpochRecord, Initialisation, MaskPeriod, MethodConfig, MethodName, Progress, RunSummary,
+    StopReason, Task, train,
+};
+pub use method::{Common, Method, MethodTable};
+pub use metric::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, Direction, GoldAnswers, Metric, accuracy,
+    answer_f1, best_answers, chosen_answer, evaluate_answers, f1, glue_metrics, is_exact_match,
+    matthews, normalized_answer, pearson,
+};
+pub use tuning::StepBench;
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.
 ///

@@ -193,6 +193,19 @@ impl Container {
         &self.tensors
     }
 
+    /// The numbers of the tensor `name`, row-major, rounded to float32.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let mut bytes = Vec::new();
+        let info = self.read_raw(name, &mut bytes)?;
+        numbers::decode_f32(&bytes, info.dtype).ok_or_else(|| {
+            let found = format!("{:?}", info.dtype);
+            self.file(info).wrong(name, numbers::READABLE, found)
+        })
+    }
+
     /// The values of the tensor `name`, row-major.
     ///
     /// # Errors

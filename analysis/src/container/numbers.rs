@@ -30,6 +30,19 @@ pub(crate) fn decode(bytes: &[u8], dtype: Dtype) -> Option<Vec<f64>> {
     })
 }
 
+/// As [`decode`], rounded to float32, without the numbers in double precision where they are none.
+pub(crate) fn decode_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => decoded(bytes, f32::from_le_bytes),
+        Dtype::F16 => decoded(bytes, |two| f16::from_le_bytes(two).to_f32()),
+        Dtype::BF16 => decoded(bytes, |two| bf16::from_le_bytes(two).to_f32()),
+        other => decode(bytes, other)?
+            .into_iter()
+            .map(|x| x as f32)
+            .collect(),
+    })
+}
+
 /// The little-endian bytes of `values`, each rounded to the nearest number of the type (to float16
 /// perhaps by way of float32, as PyTorch does); `None` if it is not a type that adapters are written in.
 pub(crate) fn encode(values: impl Iterator<Item = f64>, dtype: Dtype) -> Option<Vec<u8>> {
@@ -46,7 +59,7 @@ pub(crate) fn encode(values: impl Iterator<Item = f64>, dtype: Dtype) -> Option<
     })
 }
 
-fn decoded<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+fn decoded<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().map(|&chunk| value(chunk)).collect()
 }

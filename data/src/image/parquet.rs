@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::{Column, DataType, Series};
 
 use super::set::{ImageColumns, ImageSet, Source, Store};
-use crate::hub::{Labels, Shard};
+use crate::shard::{Labels, Shard};
 use crate::{Error, Provenance, SkipBad};
 
 const IMAGES: [&str; 3] = ["image", "img", "pixel_values"];

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, Lines};
 use super::{Target, TextExample, TextSet};
-use crate::hub::{Labels, Shard};
 use crate::part::list;
+use crate::shard::{Labels, Shard};
 use crate::{Error, Part, Provenance, SkipBad, parquet_files};
 
 /// A task of GLUE.

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::TextColumns;
 use crate::csv::Records;
-use crate::hub::{Labels, Shard};
 use crate::rows::utf8;
+use crate::shard::{Labels, Shard};
 use crate::{Error, SkipBad};
 
 /// An example whose label is still a text.

@@ -22,12 +22,11 @@
 //! rows S are computed.
 
 use candle_core::{Device, Result, Tensor};
-use rand::Rng;
-use rankwise_data::stream;
 
 use super::kernels::{self, AdamW, Moving};
+use super::method::Initialisation;
 use crate::RunConfig;
-use crate::method::Initialisation;
+use crate::draw::{normal, uniform};
 
 /// Labelled rows: features (rows × in), their frozen logits `W₀ x` (rows × out), labels.
 #[derive(Debug, Clone)]
@@ -384,22 +383,4 @@ impl RunConfig {
             weight_decay: self.optimizer.weight_decay,
         }
     }
-}
-
-fn uniform(seed: u64, name: &str, count: usize, bound: f64) -> Vec<f64> {
-    let mut rng = stream(seed, name, 0);
-    (0..count)
-        .map(|_| rng.random_range(-bound..bound))
-        .collect()
-}
-
-/// Box–Muller, one pair of uniforms a value: few values, and the same stream in any order of use.
-fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f64> {
-    let mut rng = stream(seed, name, 0);
-    (0..count)
-        .map(|_| {
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            deviation * radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
-        })
-        .collect()
 }

@@ -1,0 +1,215 @@
+//! Packed rows: where sequences begin, and values gathered from rows of others.
+
+use candle_core::{Result, Tensor};
+
+use super::tape::{Tape, Var};
+use crate::module::{Adapter, Module, Value};
+
+/// Where the sequences of a packed batch begin and end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    /// Row of every sequence's first token, and the number of rows.
+    starts: Vec<usize>,
+}
+
+impl Lengths {
+    /// Of sequences of these lengths, one below the other.
+    pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut starts = vec![0];
+        let mut end = 0;
+        for length in lengths {
+            end += length;
+            starts.push(end);
+        }
+        Self { starts }
+    }
+
+    /// Number of sequences.
+    pub fn count(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts[self.count()]
+    }
+
+    /// First row and length of every sequence.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.starts
+            .windows(2)
+            .map(|pair| (pair[0], pair[1] - pair[0]))
+    }
+
+    /// The rows of the sequences' first tokens.
+    pub fn firsts(&self) -> Vec<u32> {
+        self.iter().map(|(start, _)| start as u32).collect()
+    }
+
+    /// The rows of the sequences' last tokens.
+    pub fn lasts(&self) -> Vec<u32> {
+        self.iter()
+            .map(|(start, length)| (start + length - 1) as u32)
+            .collect()
+    }
+}
+
+impl Tape<'_> {
+    /// The rows `indices` of `x`.
+    pub fn gather(&self, x: &Var, indices: &[u32]) -> Result<Var> {
+        let input = x.value.contiguous()?;
+        let indices = Tensor::new(indices, input.device())?;
+        let value = input.index_select(&indices, 0)?;
+        if !self.wants([x], false) {
+            return Ok(Var::constant(value));
+        }
+        let (shape, x) = (input.dims().to_vec(), x.clone());
+        Ok(self.record(value, move |dy, gradients| {
+            let zeros = Tensor::zeros(shape, dy.dtype(), dy.device())?;
+            gradients.add(&x, zeros.index_add(&indices, &dy.contiguous()?, 0)?)
+        }))
+    }
+
+    /// The rows `indices` of a module's weight (entries × width) with its update: an embedding, or a
+    /// table of positions.
+    ///
+    /// PEFT's factors of an embedding stand the other way round: A (R × entries) begins at zero, and
+    /// row i of the update is s (B A[:, i])ᵀ.
+    pub fn embedding(&self, module: &Module, indices: &[u32]) -> Result<Var> {
+        let weight = module.weight.tensor(self.parameters);
+        let weight = match weight.rank() {
+            2 => weight.clone(),
+            // Tables are kept as 1 × entries × width.
+            _ => weight.flatten_to(weight.rank() - 2)?,
+        };
+        let shape = module.declared.shape.clone();
+        let entries = weight.dim(0)?;
+        let indices = Tensor::new(indices, weight.device())?;
+        let base = weight.index_select(&indices, 0)?;
+        let own = module.weight.parameter();
+        let branch = module
+            .adapter
+            .as_ref()
+            .map(|adapter| self.embedding_branch(adapter, &indices))
+            .transpose()?;
+        let value = match &branch {
+            None => base,
+            Some((inner, b, adapter)) => {
+                let update = (inner.matmul(b)? * adapter.scale)?;
+                (base + update.to_dtype(weight.dtype())?)?
+            }
+        };
+        if !self.wants([], own.is_some() || branch.is_some()) {
+            return Ok(Var::constant(value));
+        }
+        Ok(self.record(value, move |dy, gradients| {
+            let dy = dy.contiguous()?;
+            if let Some(id) = own {
+                let zeros = Tensor::zeros((entries, dy.dim(1)?), dy.dtype(), dy.device())?;
+                let dweight = zeros.index_add(&indices, &dy, 0)?;
+                gradients.add_parameter(id, dweight.reshape(shape.as_slice())?)?;
+            }
+            let Some((inner, b, adapter)) = branch else {
+                return Ok(());
+            };
+            let dy = (dy.to_dtype(b.dtype())? * adapter.scale)?;
+            if let Some(id) = adapter.b.parameter() {
+                gradients.add_parameter(id, inner.t()?.matmul(&dy)?)?;
+            }
+            if let Some(id) = adapter.a.parameter() {
+                let dinner = dy.matmul(&b.t()?)?;
+                let zeros = Tensor::zeros((entries, b.dim(0)?), dy.dtype(), dy.device())?;
+                let da = zeros.index_add(&indices, &dinner, 0)?;
+                gradients.add_parameter(id, da.t()?.contiguous()?)?;
+            }
+            Ok(())
+        }))
+    }
+
+    /// A[:, ids]ᵀ (tokens × R), Bᵀ and the adapter.
+    fn embedding_branch(
+        &self,
+        adapter: &Adapter,
+        indices: &Tensor,
+    ) -> Result<(Tensor, Tensor, Adapter)> {
+        let of = |value: &Value| value.tensor(self.parameters).clone();
+        let inner = of(&adapter.a).index_select(indices, 1)?.t()?.contiguous()?;
+        Ok((inner, of(&adapter.b), adapter.clone()))
+    }
+
+    /// x + y.
+    pub fn add(&self, x: &Var, y: &Var) -> Result<Var> {
+        let value = (&x.value + &y.value)?;
+        if !self.wants([x, y], false) {
+            return Ok(Var::constant(value));
+        }
+        let (x, y) = (x.clone(), y.clone());
+        Ok(self.record(value, move |dy, gradients| {
+            gradients.add(&x, dy.clone())?;
+            gradients.add(&y, dy)
+        }))
+    }
+
+    /// Puts one row (a class token) before every sequence's rows of `x`.
+    pub fn prepend(&self, row: &Var, x: &Var, lengths: &Lengths) -> Result<Var> {
+        let both = self.stack(row, x)?;
+        let order: Vec<u32> = lengths
+            .iter()
+            .flat_map(|(start, length)| {
+                std::iter::once(0).chain((start + 1..=start + length).map(|row| row as u32))
+            })
+            .collect();
+        self.gather(&both, &order)
+    }
+
+    /// The rows of `x`, then those of `y`.
+    fn stack(&self, x: &Var, y: &Var) -> Result<Var> {
+        let value = Tensor::cat(&[&x.value, &y.value], 0)?;
+        if !self.wants([x, y], false) {
+            return Ok(Var::constant(value));
+        }
+        let (x, y) = (x.clone(), y.clone());
+        let (first, second) = (x.value.dim(0)?, y.value.dim(0)?);
+        Ok(self.record(value, move |dy, gradients| {
+            gradients.add(&x, dy.narrow(0, 0, first)?)?;
+            gradients.add(&y, dy.narrow(0, first, second)?)
+        }))
+    }
+
+    /// The columns `start..start + width` of `x`.
+    pub fn columns(&self, x: &Var, start: usize, width: usize) -> Result<Var> {
+        let value = x.value.narrow(1, start, width)?;
+        if !self.wants([x], false) {
+            return Ok(Var::constant(value));
+        }
+        let x = x.clone();
+        let all = x.value.dim(1)?;
+        Ok(self.record(value, move |dy, gradients| {
+            gradients.add(&x, dy.pad_with_zeros(1, start, all - start - width)?)
+        }))
+    }
+
+    /// Means of the rows of every sequence.
+    pub fn means(&self, x: &Var, lengths: &Lengths) -> Result<Var> {
+        let parts = lengths
+            .iter()
+            .map(|(start, length)| x.value.narrow(0, start, length)?.mean_keepdim(0))
+            .collect::<Result<Vec<_>>>()?;
+        let value = Tensor::cat(&parts, 0)?;
+        if !self.wants([x], false) {
+            return Ok(Var::constant(value));
+        }
+        let (x, lengths) = (x.clone(), lengths.clone());
+        Ok(self.record(value, move |dy, gradients| {
+            let parts = lengths
+                .iter()
+                .enumerate()
+                .map(|(index, (_, length))| {
+                    let row = (dy.narrow(0, index, 1)? / length as f64)?;
+                    row.broadcast_as((length, row.dim(1)?))?.contiguous()
+                })
+                .collect::<Result<Vec<_>>>()?;
+            gradients.add(&x, Tensor::cat(&parts, 0)?)
+        }))
+    }
+}

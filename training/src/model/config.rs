@@ -1,0 +1,208 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::engine::Activation;
+
+/// A model's `config.json`: every key that a forward pass depends on is asked for by name, and a
+/// value that is not supported is refused by name.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelConfig {
+    path: PathBuf,
+    values: Map<String, Value>,
+}
+
+impl ModelConfig {
+    /// Reads `folder/config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be read, [`Error::Model`] if it is no JSON object.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("config.json");
+        let text = rankwise_data::read_text(&path)?;
+        Self::parse(&text, path)
+    }
+
+    /// From text; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it is no JSON object.
+    pub fn parse(text: &str, path: PathBuf) -> Result<Self, Error> {
+        match serde_json::from_str(text) {
+            Ok(values) => Ok(Self { path, values }),
+            Err(error) => Err(Error::Model {
+                path,
+                what: "file".to_owned(),
+                expected: "a model's configuration, a JSON object".to_owned(),
+                found: error.to_string(),
+            }),
+        }
+    }
+
+    /// An error about `key`.
+    pub fn wrong(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Model {
+            path: self.path.clone(),
+            what: format!("key {key}"),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// Which architecture it is.
+    pub fn model_type(&self) -> Result<&str, Error> {
+        self.text("model_type")?
+            .ok_or_else(|| self.wrong("model_type", "a name", "nothing"))
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A text, if the key is there.
+    pub fn text(&self, key: &str) -> Result<Option<&str>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(key, "a text", other.to_string())),
+        }
+    }
+
+    /// A size of at least one that must be there.
+    pub fn size(&self, key: &str) -> Result<usize, Error> {
+        self.size_or(key, None)
+    }
+
+    /// A size of at least one; `default` where the key is missing.
+    pub fn size_or(&self, key: &str, default: Option<usize>) -> Result<usize, Error> {
+        // No model's dimension comes near; products of a few of them stay far from overflowing.
+        const LARGEST: u64 = 1 << 24;
+        match (self.value(key), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.wrong(key, "a number", "nothing")),
+            (Some(value), _) => match value.as_u64() {
+                Some(size @ 1..=LARGEST) => Ok(size as usize),
+                _ => Err(self.wrong(
+                    key,
+                    format!("a size from 1 to {LARGEST}"),
+                    value.to_string(),
+                )),
+            },
+        }
+    }
+
+    /// A whole number, perhaps negative.
+    pub fn integer_or(&self, key: &str, default: i64) -> Result<i64, Error> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_i64()
+                .filter(|number| number.abs() <= 1 << 24)
+                .ok_or_else(|| self.wrong(key, "a whole number", value.to_string())),
+        }
+    }
+
+    /// A finite number that is not negative.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number >= 0.0)
+                .ok_or_else(|| self.wrong(key, "a number of at least 0", value.to_string())),
+        }
+    }
+
+    /// A probability below one.
+    pub fn probability_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        let value = self.number_or(key, default)?;
+        if value < 1.0 {
+            Ok(value)
+        } else {
+            Err(self.wrong(key, "a probability below 1", value.to_string()))
+        }
+    }
+
+    /// True or false.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, Error> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.wrong(key, "true or false", other.to_string())),
+        }
+    }
+
+    /// A list of texts, or one text with parts between `separator`.
+    pub fn texts(&self, key: &str, separator: char) -> Result<Vec<String>, Error> {
+        let wrong = |found: &Value| self.wrong(key, "a list of texts", found.to_string());
+        match self.value(key) {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(text
+                .split(separator)
+                .map(|part| part.trim().to_owned())
+                .filter(|part| !part.is_empty())
+                .collect()),
+            Some(list @ Value::Array(parts)) => parts
+                .iter()
+                .map(|part| part.as_str().map(str::to_owned).ok_or_else(|| wrong(list)))
+                .collect(),
+            Some(other) => Err(wrong(other)),
+        }
+    }
+
+    /// A non-linearity by its name in checkpoints.
+    pub fn activation_or(&self, key: &str, default: &str) -> Result<Activation, Error> {
+        let name = self.text(key)?.unwrap_or(default);
+        let known = Activation::NAMES.map(|(name, _)| name);
+        Activation::NAMES
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, function)| function)
+            .ok_or_else(|| {
+                self.wrong(
+                    key,
+                    format!("one of {}", known.join(", ")),
+                    format!("{name:?}"),
+                )
+            })
+    }
+
+    /// Heads, held against the width that they divide.
+    pub fn heads(&self, key: &str, width: usize) -> Result<usize, Error> {
+        let heads = self.size(key)?;
+        if width.is_multiple_of(heads) {
+            Ok(heads)
+        } else {
+            Err(self.wrong(
+                key,
+                format!("a divisor of the width {width}"),
+                heads.to_string(),
+            ))
+        }
+    }
+
+    /// Refuses any value but `supported` (or the key's absence).
+    pub fn only(&self, key: &str, supported: &str) -> Result<(), Error> {
+        match self.value(key) {
+            None => Ok(()),
+            Some(Value::String(text)) if text == supported => Ok(()),
+            Some(other) if other.to_string() == supported => Ok(()),
+            Some(other) => Err(self.wrong(
+                key,
+                format!("{supported}, the only value supported"),
+                other.to_string(),
+            )),
+        }
+    }
+
+    /// Number of labels of the checkpoint's own head.
+    pub fn labels(&self) -> usize {
+        let by_name = self.value("id2label").and_then(Value::as_object);
+        let given = self.value("num_labels").and_then(Value::as_u64);
+        given
+            .map(|count| count as usize)
+            .or(by_name.map(Map::len))
+            .unwrap_or(2)
+    }
+}
