@@ -316,6 +316,13 @@ fn labels_that_are_numbers() {
         fault.contains("line 2: expected one of 2 classes or its index, found the label \"2\""),
         "{fault}"
     );
+    let only = folder(&[("t.csv", "text,label\na,2\n")]);
+    let only = named.read(&[only.path().join("t.csv")], &mut SkipBad::new(1));
+    assert!(
+        only.unwrap_err()
+            .to_string()
+            .contains("examples: expected at least one, found none")
+    );
     let numbers = TextColumns {
         classes: Some(vec!["5".to_owned(), "6".to_owned()]),
         ..TextColumns::default()

@@ -125,6 +125,9 @@ impl TextColumns {
                 });
             }
         }
+        if examples.is_empty() {
+            return Err(Error::format(&files[0], "examples", "at least one", "none"));
+        }
         Ok(TextSet {
             examples,
             classes,
