@@ -21,7 +21,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
-mod decomposed;
+pub(crate) mod decomposed;
 pub(crate) mod dropout;
 pub(crate) mod host;
 pub(crate) mod linear;
