@@ -104,6 +104,7 @@ impl<'a> Records<'a> {
 
     /// Goes to the line after the one where a record that could not be read begins, which is the next
     /// that [`next`](Self::next) reads.
+    #[cfg(feature = "texts")]
     pub(crate) fn resume(&mut self, before: (&'a str, usize)) {
         (self.rest, self.line) = before;
         // Behind empty lines, as the record was.
@@ -118,6 +119,7 @@ impl<'a> Records<'a> {
     }
 
     /// Where the next record begins, for [`resume`](Self::resume).
+    #[cfg(feature = "texts")]
     pub(crate) fn place(&self) -> (&'a str, usize) {
         (self.rest, self.line)
     }

@@ -29,7 +29,7 @@ mod json;
 mod part;
 mod prefetch;
 mod rows;
-#[cfg(feature = "tables")]
+#[cfg(any(feature = "images", feature = "texts"))]
 mod shard;
 mod skip;
 mod stream;

@@ -45,32 +45,56 @@ pub(crate) fn list(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<P
     Ok(found)
 }
 
-/// The Parquet files of a part in `folder` or its `data`, as data sets on the Hub have them:
-/// `train-00000-of-00004.parquet` and so on, or `train.parquet`. None is no error.
+/// The Parquet files of a part in `folder`, in its `data`, or in the only one of its folders that has
+/// some, as data sets on the Hub have them: `train-00000-of-00004.parquet` and so on, or
+/// `train.parquet`. None is no error.
 ///
 /// # Errors
 /// [`Error::Io`] if a folder cannot be listed.
 pub fn parquet_files(folder: &Path, part: Part) -> Result<Vec<PathBuf>, Error> {
+    for folder in [folder.to_path_buf(), folder.join("data")] {
+        if folder.is_dir() {
+            let files = inside(&folder, part)?;
+            if !files.is_empty() {
+                return Ok(files);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
+            let path = entry.map_err(Error::io(folder, "list"))?.path();
+            let files = match path.is_dir() {
+                true => inside(&path, part)?,
+                false => Vec::new(),
+            };
+            if !files.is_empty() {
+                found.push(files);
+            }
+        }
+    }
+    Ok(match found.len() {
+        1 => found.remove(0),
+        _ => Vec::new(),
+    })
+}
+
+fn inside(folder: &Path, part: Part) -> Result<Vec<PathBuf>, Error> {
     let names: &[&str] = match part {
         Part::Train => &["train"],
         Part::Validation => &["validation", "validation_matched", "dev", "val"],
         Part::Mismatched => &["validation_mismatched"],
         Part::Test => &["test"],
     };
-    for folder in [folder.to_path_buf(), folder.join("data")] {
-        if !folder.is_dir() {
-            continue;
-        }
-        for name in names {
-            let files = list(&folder, |file| {
-                let rest = file
-                    .strip_prefix(name)
-                    .and_then(|rest| rest.strip_suffix(".parquet"));
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-0"))
-            })?;
-            if !files.is_empty() {
-                return Ok(files);
-            }
+    for name in names {
+        let files = list(folder, |file| {
+            let rest = file
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_suffix(".parquet"));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("-0"))
+        })?;
+        if !files.is_empty() {
+            return Ok(files);
         }
     }
     Ok(Vec::new())
@@ -112,5 +136,12 @@ mod tests {
             ["validation_mismatched-00000-of-00001.parquet"]
         );
         assert_eq!(names(Part::Test), ["test.parquet"]);
+        // `data` found by its content, as a configuration's folder is.
+        let above = tempfile::tempdir().unwrap();
+        std::fs::rename(folder.path(), above.path().join("x")).unwrap();
+        std::fs::rename(above.path().join("x/data"), above.path().join("plain_text")).unwrap();
+        assert_eq!(parquet_files(above.path(), Part::Test).unwrap().len(), 1);
+        std::fs::write(above.path().join("x/test.parquet"), "").unwrap();
+        assert!(parquet_files(above.path(), Part::Test).unwrap().is_empty());
     }
 }

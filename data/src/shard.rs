@@ -3,6 +3,9 @@
 //!
 //! The Hub's library keeps its description of the columns as JSON under the key `huggingface` of the
 //! file's metadata: `{"info": {"features": {"label": {"_type": "ClassLabel", "names": […]}}}}`.
+//!
+//! Sizes in the footer are checked and a panic of the decoder becomes an error; a run length forged
+//! inside a page can still ask it for more memory than there is, which ends the process.
 
 use std::fs::File;
 use std::ops::Range;
@@ -151,6 +154,7 @@ impl Labels {
     }
 }
 
+#[cfg(feature = "texts")]
 impl Labels {
     /// A column as texts: numbers only where it `is_label`.
     pub(crate) fn texts(

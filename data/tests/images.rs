@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use rankwise_data::{
-    Cifar, Filter, Image, ImageColumns, ImageProcessor, ImageSet, Part, SkipBad, parquet_files,
-    sha256_hex,
+    Cifar, Filter, Image, ImageColumns, ImageProcessor, ImageSet, Part, Prefetch, SkipBad,
+    parquet_files, sha256_hex,
 };
 
 fn fixtures() -> PathBuf {
@@ -64,7 +64,6 @@ fn difference(one: &[u8], other: &[u8]) -> (u8, f64) {
 fn decoding_is_pillows() {
     let folder = fixtures().join("images");
     let mut seen = 0;
-    let mut report = String::new();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -82,11 +81,12 @@ fn decoding_is_pillows() {
             "{name}"
         );
         let (most, mean) = difference(image.pixels(), &known[4..]);
-        report += &format!("{name}: at most {most}, mean {mean:.3}\n");
+        // Four colours are left to another decoder, which rounds them in its own way.
+        let allowed = u8::from(name == "cmyk.jpg");
+        assert!(most <= allowed, "{name}: at most {most}, mean {mean}");
         seen += 1;
     }
-    assert_eq!(seen, 14);
-    eprintln!("{report}");
+    assert_eq!(seen, 24);
 }
 
 /// Images of the real sets: how many, and the first pixels as NumPy reads them.
@@ -157,6 +157,40 @@ fn real_food101() {
         assert_eq!(numbers.len(), 3 * 224 * 224);
         assert!(numbers.iter().all(|number| (-1.0..=1.0).contains(number)));
     }
+}
+
+/// Every 10th image decoded, resized and normalised as transformers' `ViTImageProcessorPil` does, to the
+/// bit: `fixtures/food101.py`.
+#[test]
+fn real_images_are_the_references() {
+    let Some(folder) = shared("food101_64px") else {
+        return;
+    };
+    let set = ImageSet::folder(&folder.join("images"), None).unwrap();
+    let processor = ImageProcessor {
+        filter: Some(Filter::Bicubic),
+        ..ImageProcessor::default()
+    };
+    let batches = (0..set.len())
+        .step_by(10)
+        .map(|index| vec![index])
+        .collect();
+    // In the background, as a trainer does.
+    let load = move |_: usize, items: &[usize]| -> Result<_, rankwise_data::Error> {
+        let image = set.image(items[0])?;
+        let resized = processor.resize(set.origin(items[0]), &image)?;
+        let numbers = processor.numbers(&resized);
+        Ok((resized, numbers))
+    };
+    let (mut pixels, mut numbers) = (Vec::new(), Vec::new());
+    for batch in Prefetch::new(batches, 3, 2, load) {
+        let (image, found) = batch.unwrap();
+        pixels.extend_from_slice(image.pixels());
+        numbers.extend(found.iter().flat_map(|number| number.to_le_bytes()));
+    }
+    assert_eq!(pixels.len(), 303 * 3 * 224 * 224);
+    assert_eq!(sha256_hex(&pixels)[..16], *"f9ced0421517612d");
+    assert_eq!(sha256_hex(&numbers)[..16], *"e6f1b37f21133a90");
 }
 
 #[test]

@@ -78,6 +78,49 @@ fn windows_are_the_references() {
     }
 }
 
+/// GPT-2 has no special tokens; its windows know their texts all the same.
+#[test]
+fn windows_without_special_tokens() {
+    let Some(folder) = shared("tokenizers") else {
+        return;
+    };
+    let tokenizer = Tokenizer::load(&folder.join("gpt2")).unwrap();
+    let sentence = |number| format!("Number {number} is written here. ");
+    let question = Question {
+        id: "q".to_owned(),
+        question: "Which number?".to_owned(),
+        context: (0..40).map(sentence).collect(),
+        answers: vec![Answer {
+            text: "31".to_owned(),
+            start: sentence(0).len() * 10 + sentence(10).len() * 21 + "Number ".len(),
+        }],
+    };
+    let windowing = Windowing {
+        max_length: 48,
+        stride: 12,
+    };
+    let windows = windowing.windows(&tokenizer, &question).unwrap();
+    assert!(windows.len() > 5);
+    let asked = windows[0]
+        .encoding
+        .sequence
+        .iter()
+        .filter(|&&text| text == Some(0))
+        .count();
+    for two in windows.windows(2) {
+        let [one, next] = [&two[0].encoding, &two[1].encoding];
+        assert_eq!(one.len(), 48);
+        assert_eq!(one.offsets[48 - 12..], next.offsets[asked..asked + 12]);
+        assert!(next.sequence[asked..].iter().all(|&text| text == Some(1)));
+    }
+    let found = windows.iter().filter(|window| window.end > 0);
+    let found: Vec<_> = found
+        .map(|one| one.text(&question.context, one.start, one.end))
+        .collect();
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|&text| text == Some(" 31")), "{found:?}");
+}
+
 #[test]
 fn a_question_without_room_is_refused() {
     let Some(folder) = shared("tokenizers") else {

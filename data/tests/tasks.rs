@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use rankwise_data::{GlueTask, Part, SkipBad, Target, TextColumns, TextSet};
 
 fn hub() -> PathBuf {
@@ -315,6 +316,13 @@ fn labels_that_are_numbers() {
         fault.contains("line 2: expected one of 2 classes or its index, found the label \"2\""),
         "{fault}"
     );
+    let only = folder(&[("t.csv", "text,label\na,2\n")]);
+    let only = named.read(&[only.path().join("t.csv")], &mut SkipBad::new(1));
+    assert!(
+        only.unwrap_err()
+            .to_string()
+            .contains("examples: expected at least one, found none")
+    );
     let numbers = TextColumns {
         classes: Some(vec!["5".to_owned(), "6".to_owned()]),
         ..TextColumns::default()
@@ -385,4 +393,28 @@ fn bad_records_of_tables_are_passed_over() {
             .to_string()
             .contains("line 1: expected column class, found only text, label")
     );
+}
+
+proptest! {
+    /// Whatever a file holds, it is read or refused, and what is passed over is counted.
+    #[test]
+    fn any_file_is_read_or_refused(
+        ending in prop::sample::select(vec!["csv", "tsv", "json", "jsonl"]),
+        text in "(text,label\n|text\tlabel\n|\\[)?([a-c01\",\t\n\r é]|\\{\"text\": \"a\", \"label\": 1\\}){0,40}",
+    ) {
+        let name = format!("t.{ending}");
+        let folder = folder(&[(&name, &text), ("train.tsv", &text)]);
+        let mut skip = SkipBad::new(20);
+        let files = [folder.path().join(&name)];
+        let set = TextColumns::default().read(&files, &mut skip);
+        prop_assert!(skip.skipped().len() <= 20);
+        if let Ok(set) = set {
+            let classes = set.classes.len() as u32;
+            let known = |target| matches!(target, Target::Class(class) if class < classes);
+            prop_assert!(set.examples.iter().all(|example| known(example.target)));
+        }
+        for task in GlueTask::ALL {
+            let _ = task.read(folder.path(), Part::Train, &mut SkipBad::new(20));
+        }
+    }
 }

@@ -201,6 +201,11 @@ fn faults_are_said() {
         "{}",
         fault(empty.path())
     );
+    std::fs::write(empty.path().join("vocab.json"), "{\"a\": 0, \"[CLS]\": 1}").unwrap();
+    std::fs::write(empty.path().join("merges.txt"), "#version: 0.2\n").unwrap();
+    assert!(
+        fault(empty.path()).contains("tokens: expected the special tokens of GPT-2 or RoBERTa")
+    );
     std::fs::write(empty.path().join("spm.model"), "not a model").unwrap();
     assert!(
         fault(empty.path()).contains("spm.model: byte"),

@@ -25,7 +25,7 @@ const TEN: [&str; 10] = [
     "truck",
 ];
 
-/// An image of the official sets' number of rows in one part.
+/// The images of the official parts.
 const OFFICIAL: [(Cifar, Part, usize); 4] = [
     (Cifar::Ten, Part::Train, 50_000),
     (Cifar::Ten, Part::Test, 10_000),

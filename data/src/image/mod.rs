@@ -1,11 +1,13 @@
 //! Images: red, green and blue in bytes.
 //!
-//! What the reference pipeline does with a file before it resizes: decode, turn as the EXIF tag says,
+//! What the reference pipeline does with a file before it resizes: decode (JPEG by a decoder of our own
+//! that agrees with libjpeg to the byte, other formats by the `image` crate), turn as the EXIF tag says,
 //! convert to RGB (a grey value thrice, an alpha channel dropped).
 
 mod augment;
 mod cifar;
 mod files;
+mod jpeg;
 mod parquet;
 mod processor;
 mod resize;
@@ -16,7 +18,7 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::Error;
 
@@ -90,6 +92,7 @@ impl Image {
             if reader.format().is_none() {
                 return Err(wrong(beginning(bytes)));
             }
+            let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
             let mut limits = Limits::default();
             limits.max_image_width = Some(LONGEST_SIDE);
             limits.max_image_height = Some(LONGEST_SIDE);
@@ -104,7 +107,16 @@ impl Image {
                 return Err(Error::format(origin, what, expected, found));
             }
             let orientation = decoder.orientation().map_err(failed)?;
-            let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+            let own = match is_jpeg {
+                true => jpeg::decode(bytes, MOST_PIXELS as usize)
+                    .map_err(|fault| wrong(fault.to_owned()))?,
+                false => None,
+            };
+            let own = own.and_then(|(_, _, pixels)| RgbImage::from_raw(width, height, pixels));
+            let mut image = match own {
+                Some(image) => DynamicImage::from(image),
+                None => DynamicImage::from_decoder(decoder).map_err(failed)?,
+            };
             image.apply_orientation(orientation);
             Ok(image.into_rgb8())
         }));

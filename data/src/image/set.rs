@@ -133,7 +133,7 @@ impl ImageSet {
         }
     }
 
-    /// The file that an image is in.
+    /// The file that an image is in; for CIFAR's binary layout the first of its files.
     ///
     /// # Panics
     /// If there are not that many images.

@@ -2,6 +2,7 @@
 
 mod glue;
 mod lines;
+mod records;
 mod squad;
 mod table;
 mod window;

@@ -240,7 +240,11 @@ impl Tokenizer {
                     first.set_sequence_id(0);
                     Ok(first)
                 }
-                (None, Some(second)) => {
+                (None, Some(mut second)) => {
+                    // The crate forgets the windows that are not the first.
+                    for window in second.get_overflowing_mut() {
+                        window.set_sequence_id(1);
+                    }
                     let both = vec![first, second];
                     let mut both =
                         <dyn PostProcessor>::default_process(both, true).map_err(wrong)?;

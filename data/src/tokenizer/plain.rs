@@ -151,6 +151,11 @@ pub(super) fn byte_pairs(
         let space = config.add_prefix_space.unwrap_or(false);
         tokenizer.with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(space)));
         let id = |name: &str| tokenizer.token_to_id(name);
+        if id("[CLS]").is_some() {
+            // Without a description it is not known how its models were given pairs of texts.
+            let expected = "the special tokens of GPT-2 or RoBERTa, or a tokenizer.json";
+            return Err(Error::format(vocabulary, "tokens", expected, "[CLS]"));
+        }
         let special = match (id("<s>"), id("</s>")) {
             (Some(cls), Some(sep)) => {
                 let ends = (("</s>".to_owned(), sep), ("<s>".to_owned(), cls));
