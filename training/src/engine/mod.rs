@@ -22,7 +22,9 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod decomposed;
+pub(crate) mod disentangled;
 pub(crate) mod dropout;
+mod embedding;
 pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod loss;

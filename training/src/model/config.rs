@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::small_vit;
 use crate::Error;
 use crate::engine::Activation;
 
@@ -14,12 +15,18 @@ pub(crate) struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `folder/config.json`.
+    /// Reads `folder/config.json`; without one, a checkpoint that its tensors give away is described
+    /// by them ([`small_vit::recognised`]).
     ///
     /// # Errors
     /// [`Error::Data`] if it cannot be read, [`Error::Model`] if it is no JSON object.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("config.json");
+        if !path.exists()
+            && let Some(recognised) = small_vit::recognised(folder)?
+        {
+            return Ok(recognised);
+        }
         let text = rankwise_data::read_text(&path)?;
         Self::parse(&text, path)
     }
@@ -38,6 +45,17 @@ impl ModelConfig {
                 found: error.to_string(),
             }),
         }
+    }
+
+    /// From values; `path` names them in errors.
+    pub fn of(values: Map<String, Value>, path: PathBuf) -> Self {
+        Self { path, values }
+    }
+
+    /// Replaces the values that `other` has.
+    pub fn with(mut self, other: Self) -> Self {
+        self.values.extend(other.values);
+        self
     }
 
     /// An error about `key`.
@@ -101,6 +119,16 @@ impl ModelConfig {
                 .filter(|number| number.abs() <= 1 << 24)
                 .ok_or_else(|| self.wrong(key, "a whole number", value.to_string())),
         }
+    }
+
+    /// A token's id, if there is one.
+    pub fn id(&self, key: &str) -> Result<Option<u32>, Error> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.map(Some)
+            .ok_or_else(|| self.wrong(key, "a token's id", value.to_string()))
     }
 
     /// A finite number that is not negative.

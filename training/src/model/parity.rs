@@ -14,10 +14,14 @@ use crate::engine::loss::{Targets, loss};
 use crate::engine::optimizer::{Optimizer, Rule};
 use crate::engine::parameters::{Gathering, Parameters};
 use crate::engine::{Gradients, Lengths, Tape};
-use crate::module::Modules;
+use crate::module::Value;
 
 /// Of logits, absolute; the reference's own error is 3e-6 at most.
 const LOGITS: f64 = 2e-5;
+
+/// Of logits computed in float64, absolute: parameters are float32 in the file, and the reference
+/// rounds nothing else (`make_models.py`).
+const LOGITS64: f64 = 1e-9;
 
 /// Of a gradient, relative to its largest entry (and 1e-6 of the largest gradient of all for tensors
 /// that are nearly zero).
@@ -40,26 +44,17 @@ impl Case {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let notes = fs::read_to_string(fixtures.join(name).join("case.json")).unwrap();
         let notes: Json = serde_json::from_str(&notes).unwrap();
-        let bytes = fs::read(fixtures.join(name).join("case.safetensors")).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = tensors
-            .iter()
-            .map(|(name, view)| {
-                let data = view.data();
-                let values = match view.dtype() {
-                    Dtype::F32 => numbers(data, |b| f32::from_le_bytes(b).into()),
-                    Dtype::F64 => numbers(data, f64::from_le_bytes),
-                    Dtype::I64 => numbers(data, |b| i64::from_le_bytes(b) as f64),
-                    other => panic!("{name} of {other:?}"),
-                };
-                (name.to_owned(), view.shape().to_vec(), values)
-            })
-            .collect();
         Self {
             folder: fixtures.join(notes["checkpoint"].as_str().unwrap()),
             notes,
-            tensors,
+            tensors: tensors(&fixtures.join(name).join("case.safetensors")),
         }
+    }
+
+    /// The same inputs and outputs for the checkpoint of another folder.
+    fn of(mut self, folder: &str) -> Self {
+        self.folder.set_file_name(folder);
+        self
     }
 
     fn find(&self, name: &str) -> Option<(&[usize], &[f64])> {
@@ -159,21 +154,69 @@ impl Case {
         }
     }
 
-    fn logits(&self) -> Vec<f64> {
+    /// Of the reference in float32, or in float64 for the suffix `64`.
+    fn logits(&self, suffix: &str) -> Vec<f64> {
+        let name = |part: &str| format!("{part}{suffix}");
         match self.head() {
-            Head::Classes(_) => self.values("logits").to_vec(),
-            Head::NextToken => self.packed("logits").unwrap(),
+            Head::Classes(_) => self.values(&name("logits")).to_vec(),
+            Head::NextToken => self.packed(&name("logits")).unwrap(),
             Head::Span => {
-                let both = self.packed("start_logits").unwrap().into_iter();
-                let both = both.zip(self.packed("end_logits").unwrap());
+                let both = self.packed(&name("start_logits")).unwrap().into_iter();
+                let both = both.zip(self.packed(&name("end_logits")).unwrap());
                 both.flat_map(|(first, last)| [first, last]).collect()
             }
         }
     }
 
+    /// The model, nothing drawn and nothing left over; its logits in both types against the
+    /// reference's.
+    fn loaded(&self) -> Loaded {
+        let name = self.folder.display();
+        let double = self.load(DType::F64);
+        let ours = self.outputs(&double, DType::F64);
+        let error = distance(&flat(&ours), &self.logits("64"));
+        assert!(error < LOGITS64, "{name}: float64 logits differ by {error}");
+        let model = self.load(DType::F32);
+        assert!(model.drawn.is_empty(), "{name}: {:?}", model.drawn);
+        assert!(model.unused.is_empty(), "{name}: {:?}", model.unused);
+        let ours = self.outputs(&model, DType::F32);
+        let error = distance(&flat(&ours), &self.logits(""));
+        assert!(error < LOGITS, "{name}: logits differ by {error}");
+        model
+    }
+
+    fn outputs(&self, model: &Loaded, dtype: DType) -> Tensor {
+        let parameters = Gathering::default().finish(dtype, &Device::Cpu).unwrap();
+        let tape = Tape::inference(&parameters);
+        let pass = Pass {
+            tape: &tape,
+            modules: &model.modules,
+        };
+        let inputs = self.inputs(dtype);
+        model.architecture.forward(pass, &inputs).unwrap().value
+    }
+
     fn load(&self, dtype: DType) -> Loaded {
         Loaded::read(&self.folder, self.head(), 0, dtype, &Device::Cpu).unwrap()
     }
+}
+
+fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f64>)> {
+    let bytes = fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    tensors
+        .iter()
+        .map(|(name, view)| {
+            let data = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => numbers(data, |b| f32::from_le_bytes(b).into()),
+                Dtype::F64 => numbers(data, f64::from_le_bytes),
+                Dtype::I64 => numbers(data, |b| i64::from_le_bytes(b) as f64),
+                other => panic!("{name} of {other:?}"),
+            };
+            (name.to_owned(), view.shape().to_vec(), values)
+        })
+        .collect()
 }
 
 fn numbers<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<f64> {
@@ -213,15 +256,6 @@ fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
     }))
 }
 
-fn outputs(model: &Loaded, modules: &Modules, parameters: &Parameters, inputs: &Inputs) -> Tensor {
-    let tape = Tape::inference(parameters);
-    let pass = Pass {
-        tape: &tape,
-        modules,
-    };
-    model.architecture.forward(pass, inputs).unwrap().value
-}
-
 fn gradients(
     model: &Loaded,
     parameters: &Parameters,
@@ -244,20 +278,12 @@ fn everything(model: &mut Loaded, dtype: DType) -> Parameters {
     gathering.finish(dtype, &Device::Cpu).unwrap()
 }
 
-fn none(dtype: DType) -> Parameters {
-    Gathering::default().finish(dtype, &Device::Cpu).unwrap()
-}
-
 /// Logits, loss, every gradient, and every parameter after five steps.
 fn check(name: &str) {
     let case = Case::read(name);
     let dtype = DType::F32;
     let inputs = case.inputs(dtype);
-    let mut model = case.load(dtype);
-    assert!(model.drawn.is_empty(), "{name}: {:?}", model.drawn);
-    let frozen = outputs(&model, &model.modules, &none(dtype), &inputs);
-    let error = distance(&flat(&frozen), &case.logits());
-    assert!(error < LOGITS, "{name}: logits differ by {error}");
+    let mut model = case.loaded();
 
     // Losses of spans run over padding in the reference; without padding there is none.
     let real = if case.head() == Head::Span {
@@ -282,7 +308,6 @@ fn check(name: &str) {
             Some(gradient) => flat(gradient),
             None => vec![0.0; theirs.len()],
         };
-        let ours = without_padding(&case, &part.name, ours);
         let error = distance(&ours, theirs);
         let allowed = GRADIENT * largest(theirs.to_vec()) + 1e-6 * overall;
         assert!(
@@ -331,19 +356,16 @@ fn check(name: &str) {
     }
 }
 
-/// The reference leaves the row of the padding id without a gradient.
-fn without_padding(_case: &Case, _name: &str, ours: Vec<f64>) -> Vec<f64> {
-    ours
-}
-
-/// Logits alone.
-fn check_logits(name: &str) {
-    let case = Case::read(name);
-    let inputs = case.inputs(DType::F32);
-    let model = case.load(DType::F32);
-    let ours = outputs(&model, &model.modules, &none(DType::F32), &inputs);
-    let error = distance(&flat(&ours), &case.logits());
-    assert!(error < LOGITS, "{name}: logits differ by {error}");
+/// Logits alone, and the loss where the case has one.
+fn check_logits(case: &Case) {
+    let model = case.loaded();
+    if let Some((_, theirs)) = case.find("loss") {
+        let inputs = case.inputs(DType::F32);
+        let ours = case.outputs(&model, DType::F32);
+        let targets = case.targets();
+        let loss = loss(&ours, &targets, &inputs.lengths, targets.count()).unwrap();
+        assert!((loss.value - theirs[0]).abs() < 1e-5);
+    }
 }
 
 #[test]
@@ -354,8 +376,94 @@ fn bert() {
 }
 
 #[test]
+fn bert_from_other_containers() {
+    for folder in ["bert-cls-bin", "bert-cls-sharded"] {
+        check_logits(&Case::read("bert-cls").of(folder));
+    }
+}
+
+/// Names of the first checkpoints, no prefix and no head: the head is drawn, then put in.
+#[test]
+fn bert_from_the_first_checkpoints() {
+    let case = Case::read("bert-old-names");
+    let mut model = case.load(DType::F32);
+    assert_eq!(model.drawn, ["classifier.weight", "classifier.bias"]);
+    assert!(model.unused.is_empty(), "{:?}", model.unused);
+    let put = |part: &str| {
+        let (shape, values) = case.find(&format!("head.classifier.{part}")).unwrap();
+        let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        Value::Frozen(tensor.to_dtype(DType::F32).unwrap())
+    };
+    let classifier = model.modules.0.last_mut().unwrap();
+    assert_eq!(classifier.declared.name, "classifier");
+    (classifier.weight, classifier.bias) = (put("weight"), Some(put("bias")));
+    let error = distance(&flat(&case.outputs(&model, DType::F32)), &case.logits(""));
+    assert!(error < LOGITS, "logits differ by {error}");
+}
+
+#[test]
 fn roberta() {
     for name in ["roberta-cls", "roberta-regression", "roberta-qa"] {
         check(name);
     }
+}
+
+#[test]
+fn gpt2() {
+    for name in ["gpt2-cls", "gpt2-lm", "gpt2-qa"] {
+        check(name);
+    }
+    // Padding on the left, and real tokens with the padding's id.
+    for name in ["gpt2-cls-left", "gpt2-cls-eos"] {
+        check_logits(&Case::read(name));
+    }
+    // Without the prefix, and with masks that nothing learned.
+    check_logits(&Case::read("gpt2-lm").of("gpt2-old-names"));
+}
+
+#[test]
+fn vit() {
+    for name in ["vit-cls", "vit-no-bias"] {
+        check(name);
+    }
+    for name in ["vit-interpolate", "vit-interpolate-wide"] {
+        check_logits(&Case::read(name));
+    }
+}
+
+#[test]
+fn deberta() {
+    for name in [
+        "deberta-v3-cls",
+        "deberta-regression",
+        "deberta-qa",
+        "deberta-own-keys",
+        "deberta-c2p",
+        "deberta-p2c",
+        "deberta-biased-types",
+        "deberta-no-relative",
+        "deberta-no-norm",
+        "deberta-no-buckets",
+        "deberta-embedding-size",
+        "deberta-conv",
+    ] {
+        check(name);
+    }
+}
+
+/// The published configurations have a text where newer ones have a list.
+#[test]
+fn deberta_from_a_published_configuration() {
+    let case = Case::read("deberta-v3-cls");
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to) in [
+        ("config-published.json", "config.json"),
+        ("model.safetensors", "model.safetensors"),
+    ] {
+        fs::copy(case.folder.join(from), folder.path().join(to)).unwrap();
+    }
+    check_logits(&Case {
+        folder: folder.path().to_path_buf(),
+        ..case
+    });
 }
