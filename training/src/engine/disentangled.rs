@@ -348,3 +348,72 @@ fn index(like: &Tensor, rows: &[u32], by: By) -> Result<Tensor> {
         .broadcast_as((heads, length, length))?
         .contiguous()
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::draw::normal;
+
+    #[test]
+    fn buckets_are_those_of_the_reference() {
+        let path = "tests/fixtures/models/deberta-buckets.safetensors";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let bytes = std::fs::read(path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        for (buckets, positions) in [(256, 512), (8, 40), (32, 128)] {
+            let name = format!("buckets.{buckets}.{positions}");
+            let data = tensors.tensor(&name).unwrap();
+            let (known, _) = data.data().as_chunks::<8>();
+            let last = positions as i64 - 1;
+            assert_eq!(known.len(), 2 * positions - 1);
+            for (distance, known) in (-last..=last).zip(known) {
+                let known = i64::from_le_bytes(*known);
+                assert_eq!(
+                    bucket(distance, buckets, positions),
+                    known,
+                    "{name}: {distance}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_sequence_needs_the_rows_about_the_middle() {
+        // Four rows on a side, no buckets: distances −2 to 2 are rows 2 to 6, clamped beyond.
+        let distances = Distances::new(3, 4, None);
+        assert_eq!(distances.entries(), [2, 3, 4, 5, 6]);
+        assert_eq!(distances.part(3), (0, 5, vec![0, 1, 2, 3, 4]));
+        assert_eq!(distances.part(2), (1, 3, vec![0, 1, 2]));
+        let clamped = Distances::new(4, 2, None);
+        assert_eq!(clamped.part(4), (0, 4, vec![0, 0, 1, 2, 3, 3, 3]));
+    }
+
+    /// The loops of the CPU against the tensor operations of other devices.
+    #[test]
+    fn both_ways_to_read_and_collect_terms_agree() {
+        let (heads, length) = (2, 5);
+        let (_, count, rows) = Distances::new(7, 4, Some((4, 8))).part(length);
+        let draw = |name: &str, width: usize| {
+            let values = normal(1, name, heads * length * width, 1.0);
+            Tensor::from_vec(values, (heads, length, width), &Device::Cpu).unwrap()
+        };
+        let (scores, terms) = (draw("scores", length), draw("terms", count));
+        let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for by in By::BOTH {
+            let added = |on_host: bool| {
+                let scores = scores.copy().unwrap();
+                flat(add_terms(scores, &terms, &rows, by, on_host).unwrap())
+            };
+            assert_eq!(added(true), added(false));
+            let collected =
+                |on_host| flat(collect_terms(&scores, &rows, count, by, on_host).unwrap());
+            for (ours, theirs) in collected(true).into_iter().zip(collected(false)) {
+                // Sums of at most five numbers of size 1, in another order.
+                assert!((ours - theirs).abs() < 1e-14);
+            }
+        }
+    }
+}

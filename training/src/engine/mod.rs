@@ -22,6 +22,8 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod decomposed;
+#[cfg(test)]
+mod differences;
 pub(crate) mod disentangled;
 pub(crate) mod dropout;
 mod embedding;

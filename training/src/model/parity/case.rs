@@ -1,5 +1,4 @@
-//! Every architecture against the reference implementation, on small random checkpoints: see
-//! `tests/fixtures/models/NOTES.md`.
+//! A case's inputs, targets and outputs, and our own for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,38 +8,27 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::Value as Json;
 
-use super::{Head, Inputs, Loaded, Pass};
 use crate::engine::loss::{Targets, loss};
-use crate::engine::optimizer::{Optimizer, Rule};
 use crate::engine::parameters::{Gathering, Parameters};
 use crate::engine::{Gradients, Lengths, Tape};
+use crate::model::{Head, Inputs, Loaded, Pass};
 use crate::module::Value;
 
 /// Of logits, absolute; the reference's own error is 3e-6 at most.
-const LOGITS: f64 = 2e-5;
+pub(super) const LOGITS: f64 = 2e-5;
 
 /// Of logits computed in float64, absolute: parameters are float32 in the file, and the reference
 /// rounds nothing else (`make_models.py`).
 const LOGITS64: f64 = 1e-9;
 
-/// Of a gradient, relative to its largest entry (and 1e-6 of the largest gradient of all for tensors
-/// that are nearly zero).
-const GRADIENT: f64 = 1e-4;
-
-/// Of parameters after five steps of Adam, where the first gradient is no rounding error.
-const AFTER: f64 = 2e-5;
-
-/// Where it is: Adam makes steps of the whole learning rate from it.
-const UNSTEERED: f64 = 1e-2;
-
-struct Case {
-    folder: PathBuf,
+pub(super) struct Case {
+    pub folder: PathBuf,
     notes: Json,
     tensors: Vec<(String, Vec<usize>, Vec<f64>)>,
 }
 
 impl Case {
-    fn read(name: &str) -> Self {
+    pub fn read(name: &str) -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let notes = fs::read_to_string(fixtures.join(name).join("case.json")).unwrap();
         let notes: Json = serde_json::from_str(&notes).unwrap();
@@ -51,22 +39,46 @@ impl Case {
         }
     }
 
+    /// A classification with the tensors of a file.
+    pub fn classifying(folder: PathBuf, tensors: Vec<(String, Vec<usize>, Vec<f64>)>) -> Self {
+        Self {
+            folder,
+            notes: serde_json::json!({"task": "classification"}),
+            tensors,
+        }
+    }
+
+    /// Puts the case's own head where one was drawn.
+    pub fn put_head(&self, model: &mut Loaded, dtype: DType) {
+        let put = |part: &str| {
+            let (shape, values) = self.find(&format!("head.classifier.{part}")).unwrap();
+            let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+            Value::Frozen(tensor.to_dtype(dtype).unwrap())
+        };
+        let classifier = model.modules.0.last_mut().unwrap();
+        assert_eq!(classifier.declared.name, "classifier");
+        (classifier.weight, classifier.bias) = (put("weight"), Some(put("bias")));
+    }
+
     /// The same inputs and outputs for the checkpoint of another folder.
-    fn of(mut self, folder: &str) -> Self {
+    pub fn of(mut self, folder: &str) -> Self {
         self.folder.set_file_name(folder);
         self
     }
 
-    fn find(&self, name: &str) -> Option<(&[usize], &[f64])> {
+    pub fn find(&self, name: &str) -> Option<(&[usize], &[f64])> {
         let (_, shape, values) = self.tensors.iter().find(|(own, ..)| own == name)?;
         Some((shape, values))
     }
 
-    fn values(&self, name: &str) -> &[f64] {
+    pub fn values(&self, name: &str) -> &[f64] {
         self.find(name).unwrap_or_else(|| panic!("no {name}")).1
     }
 
-    fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [f64])> {
+    pub fn with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a [f64])> {
         self.tensors.iter().filter_map(move |(name, _, values)| {
             Some((name.strip_prefix(prefix)?, values.as_slice()))
         })
@@ -85,7 +97,7 @@ impl Case {
         )
     }
 
-    fn inputs(&self, dtype: DType) -> Inputs {
+    pub fn inputs(&self, dtype: DType) -> Inputs {
         let whole = |values: Vec<f64>| values.into_iter().map(|value| value as u32).collect();
         if let Some((shape, pixels)) = self.find("pixel_values") {
             let pixels = Tensor::from_slice(pixels, shape, &Device::Cpu).unwrap();
@@ -108,7 +120,7 @@ impl Case {
         }
     }
 
-    fn targets(&self) -> Targets {
+    pub fn targets(&self) -> Targets {
         let whole = |name: &str| {
             self.values(name)
                 .iter()
@@ -145,7 +157,7 @@ impl Case {
         }
     }
 
-    fn head(&self) -> Head {
+    pub fn head(&self) -> Head {
         match self.notes["task"].as_str().unwrap() {
             "classification" => Head::Classes(self.find("logits").unwrap().0[1]),
             "regression" => Head::Classes(1),
@@ -155,7 +167,7 @@ impl Case {
     }
 
     /// Of the reference in float32, or in float64 for the suffix `64`.
-    fn logits(&self, suffix: &str) -> Vec<f64> {
+    pub fn logits(&self, suffix: &str) -> Vec<f64> {
         let name = |part: &str| format!("{part}{suffix}");
         match self.head() {
             Head::Classes(_) => self.values(&name("logits")).to_vec(),
@@ -170,7 +182,7 @@ impl Case {
 
     /// The model, nothing drawn and nothing left over; its logits in both types against the
     /// reference's.
-    fn loaded(&self) -> Loaded {
+    pub fn loaded(&self) -> Loaded {
         let name = self.folder.display();
         let double = self.load(DType::F64);
         let ours = self.outputs(&double, DType::F64);
@@ -185,7 +197,7 @@ impl Case {
         model
     }
 
-    fn outputs(&self, model: &Loaded, dtype: DType) -> Tensor {
+    pub fn outputs(&self, model: &Loaded, dtype: DType) -> Tensor {
         let parameters = Gathering::default().finish(dtype, &Device::Cpu).unwrap();
         let tape = Tape::inference(&parameters);
         let pass = Pass {
@@ -196,12 +208,12 @@ impl Case {
         model.architecture.forward(pass, &inputs).unwrap().value
     }
 
-    fn load(&self, dtype: DType) -> Loaded {
+    pub fn load(&self, dtype: DType) -> Loaded {
         Loaded::read(&self.folder, self.head(), 0, dtype, &Device::Cpu).unwrap()
     }
 }
 
-fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f64>)> {
+pub(super) fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f64>)> {
     let bytes = fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     tensors
@@ -228,7 +240,7 @@ fn numbers<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<
         .collect()
 }
 
-fn flat(tensor: &Tensor) -> Vec<f64> {
+pub(super) fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor
         .flatten_all()
         .unwrap()
@@ -238,13 +250,13 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(super) fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
     values
         .into_iter()
         .fold(0.0, |largest, value| value.abs().max(largest))
 }
 
-fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
+pub(super) fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     largest(ours.iter().zip(theirs).map(|(ours, theirs)| {
         let difference = ours - theirs;
@@ -256,7 +268,7 @@ fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
     }))
 }
 
-fn gradients(
+pub(super) fn gradients(
     model: &Loaded,
     parameters: &Parameters,
     inputs: &Inputs,
@@ -272,198 +284,8 @@ fn gradients(
     (loss.value, tape.backward(&output, loss.gradient).unwrap())
 }
 
-fn everything(model: &mut Loaded, dtype: DType) -> Parameters {
+pub(super) fn everything(model: &mut Loaded, dtype: DType) -> Parameters {
     let mut gathering = Gathering::default();
     model.modules.train(&mut gathering, |_, _| true);
     gathering.finish(dtype, &Device::Cpu).unwrap()
-}
-
-/// Logits, loss, every gradient, and every parameter after five steps.
-fn check(name: &str) {
-    let case = Case::read(name);
-    let dtype = DType::F32;
-    let inputs = case.inputs(dtype);
-    let mut model = case.loaded();
-
-    // Losses of spans run over padding in the reference; without padding there is none.
-    let real = if case.head() == Head::Span {
-        "real."
-    } else {
-        ""
-    };
-    let targets = case.targets();
-    let parameters = everything(&mut model, dtype);
-    let (value, first) = gradients(&model, &parameters, &inputs, &targets);
-    let error = (value - case.values(&format!("{real}loss"))[0]).abs();
-    assert!(error < 1e-5, "{name}: loss {value} differs by {error}");
-    let prefix = format!("{real}grad.");
-    let overall = largest(
-        case.with_prefix(&prefix)
-            .map(|(_, values)| largest(values.to_vec())),
-    );
-    let mut compared = 0;
-    for (id, part) in parameters.parts() {
-        let theirs = case.values(&format!("{prefix}{}", part.name));
-        let ours = match first.parameter(id) {
-            Some(gradient) => flat(gradient),
-            None => vec![0.0; theirs.len()],
-        };
-        let error = distance(&ours, theirs);
-        let allowed = GRADIENT * largest(theirs.to_vec()) + 1e-6 * overall;
-        assert!(
-            error <= allowed,
-            "{name}: gradient of {} differs by {error}",
-            part.name
-        );
-        compared += 1;
-    }
-    let known = case.with_prefix(&prefix).count();
-    assert_eq!(compared, known, "{name}: gradients");
-
-    if real.is_empty() {
-        let rule = Rule::AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            decay: 0.01,
-        };
-        let mut optimizer = Optimizer::new(rule, &parameters, |_| false).unwrap();
-        for _ in 0..5 {
-            let (_, gradients) = gradients(&model, &parameters, &inputs, &targets);
-            optimizer
-                .step(&parameters, &gradients, |_| None, 1e-3, 1.0)
-                .unwrap();
-        }
-        for (id, part) in parameters.parts() {
-            let theirs = case.values(&format!("after.{}", part.name));
-            let grads = case.values(&format!("grad.{}", part.name));
-            for ((ours, theirs), gradient) in
-                flat(parameters.view(id)).iter().zip(theirs).zip(grads)
-            {
-                let error = (ours - theirs).abs();
-                let allowed = if gradient.abs() > 1e-5 {
-                    AFTER
-                } else {
-                    UNSTEERED
-                };
-                assert!(
-                    error <= allowed,
-                    "{name}: {} after five steps differs by {error}",
-                    part.name
-                );
-            }
-        }
-    }
-}
-
-/// Logits alone, and the loss where the case has one.
-fn check_logits(case: &Case) {
-    let model = case.loaded();
-    if let Some((_, theirs)) = case.find("loss") {
-        let inputs = case.inputs(DType::F32);
-        let ours = case.outputs(&model, DType::F32);
-        let targets = case.targets();
-        let loss = loss(&ours, &targets, &inputs.lengths, targets.count()).unwrap();
-        assert!((loss.value - theirs[0]).abs() < 1e-5);
-    }
-}
-
-#[test]
-fn bert() {
-    for name in ["bert-cls", "bert-regression", "bert-pair-types", "bert-qa"] {
-        check(name);
-    }
-}
-
-#[test]
-fn bert_from_other_containers() {
-    for folder in ["bert-cls-bin", "bert-cls-sharded"] {
-        check_logits(&Case::read("bert-cls").of(folder));
-    }
-}
-
-/// Names of the first checkpoints, no prefix and no head: the head is drawn, then put in.
-#[test]
-fn bert_from_the_first_checkpoints() {
-    let case = Case::read("bert-old-names");
-    let mut model = case.load(DType::F32);
-    assert_eq!(model.drawn, ["classifier.weight", "classifier.bias"]);
-    assert!(model.unused.is_empty(), "{:?}", model.unused);
-    let put = |part: &str| {
-        let (shape, values) = case.find(&format!("head.classifier.{part}")).unwrap();
-        let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
-        Value::Frozen(tensor.to_dtype(DType::F32).unwrap())
-    };
-    let classifier = model.modules.0.last_mut().unwrap();
-    assert_eq!(classifier.declared.name, "classifier");
-    (classifier.weight, classifier.bias) = (put("weight"), Some(put("bias")));
-    let error = distance(&flat(&case.outputs(&model, DType::F32)), &case.logits(""));
-    assert!(error < LOGITS, "logits differ by {error}");
-}
-
-#[test]
-fn roberta() {
-    for name in ["roberta-cls", "roberta-regression", "roberta-qa"] {
-        check(name);
-    }
-}
-
-#[test]
-fn gpt2() {
-    for name in ["gpt2-cls", "gpt2-lm", "gpt2-qa"] {
-        check(name);
-    }
-    // Padding on the left, and real tokens with the padding's id.
-    for name in ["gpt2-cls-left", "gpt2-cls-eos"] {
-        check_logits(&Case::read(name));
-    }
-    // Without the prefix, and with masks that nothing learned.
-    check_logits(&Case::read("gpt2-lm").of("gpt2-old-names"));
-}
-
-#[test]
-fn vit() {
-    for name in ["vit-cls", "vit-no-bias"] {
-        check(name);
-    }
-    for name in ["vit-interpolate", "vit-interpolate-wide"] {
-        check_logits(&Case::read(name));
-    }
-}
-
-#[test]
-fn deberta() {
-    for name in [
-        "deberta-v3-cls",
-        "deberta-regression",
-        "deberta-qa",
-        "deberta-own-keys",
-        "deberta-c2p",
-        "deberta-p2c",
-        "deberta-biased-types",
-        "deberta-no-relative",
-        "deberta-no-norm",
-        "deberta-no-buckets",
-        "deberta-embedding-size",
-        "deberta-conv",
-    ] {
-        check(name);
-    }
-}
-
-/// The published configurations have a text where newer ones have a list.
-#[test]
-fn deberta_from_a_published_configuration() {
-    let case = Case::read("deberta-v3-cls");
-    let folder = tempfile::tempdir().unwrap();
-    for (from, to) in [
-        ("config-published.json", "config.json"),
-        ("model.safetensors", "model.safetensors"),
-    ] {
-        fs::copy(case.folder.join(from), folder.path().join(to)).unwrap();
-    }
-    check_logits(&Case {
-        folder: folder.path().to_path_buf(),
-        ..case
-    });
 }
