@@ -212,16 +212,16 @@ impl ModelConfig {
 
     /// Refuses any value but `supported` (or the key's absence).
     pub fn only(&self, key: &str, supported: &str) -> Result<(), Error> {
-        match self.value(key) {
-            None => Ok(()),
-            Some(Value::String(text)) if text == supported => Ok(()),
-            Some(other) if other.to_string() == supported => Ok(()),
-            Some(other) => Err(self.wrong(
-                key,
-                format!("{supported}, the only value supported"),
-                other.to_string(),
-            )),
+        let found = match self.value(key) {
+            None => return Ok(()),
+            Some(Value::String(text)) if text == supported => return Ok(()),
+            Some(other) => other.to_string(),
+        };
+        if found == supported {
+            return Ok(());
         }
+        let expected = format!("{supported}, the only value supported");
+        Err(self.wrong(key, expected, found))
     }
 
     /// Number of labels of the checkpoint's own head.

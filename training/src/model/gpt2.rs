@@ -160,7 +160,7 @@ impl Gpt2 {
             TaskHead::Last { project } | TaskHead::Every { project } => {
                 pass.linear(project, &hidden)
             }
-            TaskHead::Tied => tape.tied(&hidden, &pass.modules[self.words]),
+            TaskHead::Tied => pass.tied(self.words, &hidden),
         }
     }
 

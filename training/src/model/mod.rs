@@ -15,11 +15,11 @@ mod patches;
 mod small_vit;
 mod vit;
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
 use crate::engine::norm::Norm;
-use crate::engine::{Activation, Lengths, Tape, Var};
+use crate::engine::{Lengths, Tape, Var};
 use crate::module::{Declaration, ModuleId, Modules};
 
 pub(crate) use config::ModelConfig;
@@ -149,6 +149,16 @@ impl Pass<'_> {
     /// x through a linear layer.
     pub fn linear(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
         self.tape.linear(x, &self.modules[id])
+    }
+
+    /// x through a linear layer that this pass has used before, for the time `turn`.
+    pub fn linear_again(self, id: ModuleId, x: &Var, turn: usize) -> TensorResult<Var> {
+        self.tape.linear_again(x, &self.modules[id], turn)
+    }
+
+    /// x times the transpose of an embedding.
+    pub fn tied(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
+        self.tape.tied(x, &self.modules[id])
     }
 
     /// The rows of x normalised.

@@ -292,8 +292,7 @@ impl Deberta {
             Some((table, distances)) => {
                 let table = pass.dropout(block.key, self.dropout, table)?;
                 let project = |id: Option<ModuleId>| {
-                    id.map(|id| tape.linear_again(&table, &pass.modules[id], 1))
-                        .transpose()
+                    id.map(|id| pass.linear_again(id, &table, 1)).transpose()
                 };
                 let (relative_key, relative_query) =
                     (project(block.relative_key)?, project(block.relative_query)?);

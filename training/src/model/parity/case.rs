@@ -85,7 +85,7 @@ impl Case {
     }
 
     /// The real tokens of a padded matrix, one sequence below the other.
-    fn packed<'a>(&'a self, name: &str) -> Option<Vec<f64>> {
+    fn packed(&self, name: &str) -> Option<Vec<f64>> {
         let mask = self.values("attention_mask");
         let values = self.find(name)?.1;
         let width = values.len() / mask.len();
@@ -143,7 +143,7 @@ impl Case {
                 let width = self.find("labels").unwrap().0[1];
                 let labels = self.values("labels");
                 let next = |at: usize| {
-                    let label = if (at + 1) % width == 0 {
+                    let label = if (at + 1).is_multiple_of(width) {
                         -100.0
                     } else {
                         labels[at + 1]

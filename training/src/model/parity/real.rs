@@ -93,7 +93,7 @@ fn small_vision_transformers() {
         .chunks_exact(3073)
         .map(|record| (usize::from(record[0]), &record[1..]))
         .unzip();
-    let models: [(&str, [f64; 3], [f64; 3], i64, [f64; 3]); 2] = [
+    let models = [
         (
             "vit-cifar10-d128-l6",
             [0.4914, 0.4822, 0.4465],
