@@ -22,7 +22,11 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod decomposed;
+#[cfg(test)]
+mod differences;
+pub(crate) mod disentangled;
 pub(crate) mod dropout;
+mod embedding;
 pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod loss;
