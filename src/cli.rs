@@ -54,6 +54,14 @@ pub enum Command {
         rankwise train --method rm-lora --rank 16 --dump-config > my.toml"
     )]
     Train(TrainOptions),
+    /// Count what a method trains on a model, by kind of module; no weights are needed.
+    #[command(
+        after_help = "Examples:\n  rankwise params --model deberta-v3-base --rank 4,8\n  \
+        rankwise params --model deberta-v3-base --rank 4,8 --train-also pooler.dense\n  \
+        rankwise params --model gpt2 --rank 8,16 --sets --find 8:0.85M,16:1.69M\n  \
+        rankwise params --model my-checkpoint/ --method vera --rank 256"
+    )]
+    Params(crate::commands::params::Options),
     /// Go through everything once: theorem, training, ranks, figures, report.
     #[command(
         after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \

@@ -1,12 +1,14 @@
 //! How many numbers a method trains on a model, counted by attaching it: no weights are needed.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use crate::Error;
 use crate::engine::parameters::Parameter;
 use crate::method::MethodTable;
-use crate::model::{Architecture, Head, Loaded, ModelConfig};
+use crate::model::{Architecture, Head, KNOWN, Loaded, ModelConfig, known};
 use crate::module::{Declared, Module, ModuleId, Modules, Value};
 use crate::tuning::Prepared;
 
@@ -42,31 +44,28 @@ pub struct KindCount {
     pub is_whole: bool,
 }
 
-/// Counts what `method` trains on the model that `config` (the text of a `config.json`) describes.
+/// Counts what `method` trains on `model`: the name of a published one (`deberta-v3-base`,
+/// `vit-b-16`, `gpt2`, `bert-base`, …), or a folder with a `config.json`.
 ///
 /// ```
 /// use rankwise_training::{MethodTable, count_parameters};
-/// let config = r#"{"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2,
-///     "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 4,
-///     "vocab_size": 10}"#;
-/// let count = count_parameters(config, "doc", 2, &MethodTable::default())?;
-/// // R(in + out) for q, k, v, o (8, 8), intermediate (8, 16), output (16, 8) in two layers; the head:
-/// // a weight and a bias.
-/// assert_eq!(count.updates, 8 * 2 * (4 * 16 + 2 * 24));
-/// assert_eq!(count.whole, 2 * 8 + 2);
+/// let count = count_parameters("deberta-v3-base", 2, &MethodTable::default())?;
+/// // R(in + out) for q, k, v, o (768, 768), intermediate (768, 3072), output (3072, 768) in twelve
+/// // layers; the head: a weight and a bias.
+/// assert_eq!(count.updates, 8 * 12 * (4 * 1536 + 2 * 3840));
+/// assert_eq!(count.whole, 2 * 768 + 2);
 /// # Ok::<(), rankwise_training::Error>(())
 /// ```
 ///
 /// # Errors
 /// [`Error::Model`] for a value of the configuration that is not supported; [`Error::Setting`] if
-/// the method does not fit the model.
+/// there is no such model or the method does not fit it.
 pub fn count_parameters(
-    config: &str,
-    origin: &str,
+    model: &str,
     classes: usize,
     method: &MethodTable,
 ) -> Result<ParameterCount, Error> {
-    let config = ModelConfig::parse(config, origin.into())?;
+    let config = config_of(model)?;
     let (architecture, declaration) = Architecture::declare(&config, Head::Classes(classes))?;
     let declared = declaration.into_modules();
     let modules = declared
@@ -141,6 +140,23 @@ pub fn count_parameters(
         updates,
         whole,
         total,
+    })
+}
+
+fn config_of(model: &str) -> Result<ModelConfig, Error> {
+    if let Some(config) = known(model) {
+        return Ok(config);
+    }
+    let folder = Path::new(model);
+    if folder.is_dir() {
+        return ModelConfig::read(folder);
+    }
+    let nearest = crate::config::nearest(model, KNOWN);
+    Err(Error::Setting {
+        origin: "--model".to_owned(),
+        key: "model".to_owned(),
+        expected: format!("one of {} or a folder with a config.json", KNOWN.join(", ")),
+        found: format!("{model:?}{nearest}"),
     })
 }
 

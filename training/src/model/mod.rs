@@ -23,6 +23,7 @@ use crate::engine::{Lengths, Tape, Var};
 use crate::module::{Declaration, ModuleId, Modules};
 
 pub(crate) use config::ModelConfig;
+pub(crate) use known::{KNOWN, known};
 pub(crate) use loading::Loaded;
 
 /// What a model is asked for: which head it has.

@@ -60,8 +60,8 @@ pub(crate) struct TuneData {
     pub train: Source,
     pub evaluated: Vec<Evaluated>,
     pub provenance: Vec<Provenance>,
-    /// Bad lines and images that were passed over.
-    pub skipped: Vec<String>,
+    /// Bad lines and images that were passed over, and how many more may be.
+    pub skip: SkipBad,
 }
 
 impl Source {
@@ -83,8 +83,8 @@ impl Source {
     /// One item; `visit` is where it is met (an epoch), for augmentation, or none for evaluation.
     ///
     /// # Errors
-    /// [`Error::Data`] naming the image that is damaged.
-    pub fn item(&self, index: usize, visit: Option<u64>) -> Result<Item, Error> {
+    /// If an image is damaged, naming it.
+    pub fn item(&self, index: usize, visit: Option<u64>) -> Result<Item, rankwise_data::Error> {
         match self {
             Self::Texts(items) => Ok(items[index].clone()),
             Self::Images {
@@ -152,7 +152,7 @@ impl TuneData {
             },
         };
         data.train = data.train.first(settings.limit);
-        data.skipped = skip.skipped().to_vec();
+        data.skip = skip;
         Ok(data)
     }
 }
@@ -279,7 +279,7 @@ fn texts(
         train,
         evaluated: evaluated.collect(),
         provenance,
-        skipped: Vec::new(),
+        skip: SkipBad::default(),
     })
 }
 
@@ -341,7 +341,7 @@ fn squad(settings: &TaskSettings, model: &Path, skip: &mut SkipBad) -> Result<Tu
             },
         }],
         provenance: vec![train_squad.provenance, dev.provenance],
-        skipped: Vec::new(),
+        skip: SkipBad::default(),
     })
 }
 
@@ -408,6 +408,6 @@ fn images(
             judged: Judged::Outputs(vec![Metric::Accuracy]),
         }],
         provenance,
-        skipped: Vec::new(),
+        skip: SkipBad::default(),
     })
 }

@@ -1,7 +1,7 @@
 //! A model's outputs against what they should have been.
 
 use candle_core::{DType, Device, Tensor};
-use rankwise_data::{Question, Window};
+use rankwise_data::{Question, SkipBad, Window};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -29,6 +29,7 @@ pub struct Scores {
 pub(super) fn evaluate(
     tuned: &Tuned,
     set: &Evaluated,
+    skip: &mut SkipBad,
     size: usize,
     dtype: DType,
     device: &Device,
@@ -38,9 +39,10 @@ pub(super) fn evaluate(
     let mut targets = Vec::with_capacity(count);
     let mut total = 0.0;
     for start in (0..count).step_by(size) {
-        let items = (start..count.min(start + size))
-            .map(|index| set.source.item(index, None))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut items = Vec::with_capacity(size);
+        for index in start..count.min(start + size) {
+            items.extend(skip.take(set.source.item(index, None))?);
+        }
         let batch = Batch::new(&items, !device.is_cpu(), dtype, device)?;
         let results = tuned.outputs(&batch)?;
         for (part, result) in batch.parts.iter().zip(&results) {
@@ -58,7 +60,7 @@ pub(super) fn evaluate(
         .map(|(metric, value)| (metric.key().to_owned(), value));
     Ok(Scores {
         set: set.name.clone(),
-        loss: total / count.max(1) as f64,
+        loss: total / targets.len().max(1) as f64,
         metrics: metrics.collect(),
     })
 }

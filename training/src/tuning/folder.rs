@@ -240,14 +240,17 @@ impl TuneFolder {
         Ok(())
     }
 
-    /// Ends the run: `run.json` comes last, so that a folder with it is whole.
-    pub fn finish(&self, summary: &TuneSummary) -> Result<(), Error> {
+    /// Ends the run: `run.json` comes last, so that a folder with it is whole. Of a run that
+    /// diverged the last checkpoint stays.
+    pub fn finish(&self, summary: &TuneSummary, is_whole: bool) -> Result<(), Error> {
         let json = serde_json::to_string_pretty(summary).expect("numbers and texts serialise");
         write_atomic(&self.path.join("run.json"), |out| {
             out.write_all(json.as_bytes())
         })?;
-        // The checkpoint has served; a leftover does no harm, since run.json is looked for first.
-        let _ = fs::remove_file(self.path.join("checkpoint.safetensors"));
+        if is_whole {
+            // It has served; a leftover does no harm, since run.json is looked for first.
+            let _ = fs::remove_file(self.path.join("checkpoint.safetensors"));
+        }
         Ok(())
     }
 }

@@ -95,8 +95,11 @@ pub fn tune(
     let summary = run.summary(&state, stop, trainable, folder.as_ref(), start)?;
     if let Some(folder) = &folder {
         folder.write_records(&state.notes.records, &state.steps, run.per_epoch)?;
-        export::write(&run.tuned, config, &run.data.classes, &folder.path, model)?;
-        folder.finish(&summary)?;
+        let is_whole = !matches!(summary.stop, TuneStop::Diverged { .. });
+        if is_whole {
+            export::write(&run.tuned, config, &run.data.classes, &folder.path, model)?;
+        }
+        folder.finish(&summary, is_whole)?;
     }
     Ok(summary)
 }
@@ -107,6 +110,9 @@ struct Progressed {
     steps: Vec<StepRecord>,
     notes: Notes,
 }
+
+/// An item, or what is wrong with its image.
+type ItemOrFault = Result<super::Item, rankwise_data::Error>;
 
 struct Run<'a> {
     config: &'a TuneConfig,
@@ -181,7 +187,6 @@ impl<'a> Run<'a> {
                 .iter()
                 .flat_map(|from| from.notes.iter().cloned()),
         );
-        notes.extend(data.skipped.iter().map(|bad| format!("passed over: {bad}")));
         Ok(Self {
             steps: per_epoch * config.schedule.epochs as u64,
             config,
@@ -246,7 +251,11 @@ impl<'a> Run<'a> {
             let numbers = first..(epoch + 1) * self.per_epoch;
             let mut clock = Instant::now();
             for (number, items) in numbers.zip(batches.by_ref()) {
-                let items = items?;
+                let Ok(found) = items;
+                let mut items = Vec::with_capacity(found.len());
+                for item in found {
+                    items.extend(self.data.skip.take(item)?);
+                }
                 let step = Step {
                     number,
                     of: self.steps,
@@ -311,7 +320,11 @@ impl<'a> Run<'a> {
     }
 
     /// The batches of an epoch after the first `done`, made in the background.
-    fn batches(&self, epoch: u64, done: u64) -> Prefetch<Vec<super::Item>, Error> {
+    fn batches(
+        &self,
+        epoch: u64,
+        done: u64,
+    ) -> Prefetch<Vec<ItemOrFault>, std::convert::Infallible> {
         let mut order: Vec<usize> = (0..self.data.train.len()).collect();
         order.shuffle(&mut stream(self.config.seed, "shuffle", epoch));
         let size = self.config.schedule.batch_size * self.config.schedule.accumulation;
@@ -322,10 +335,10 @@ impl<'a> Run<'a> {
         let source = self.data.train.clone();
         let threads = rayon::current_num_threads();
         Prefetch::new(batches.collect(), threads, AHEAD, move |_, indices| {
-            indices
-                .iter()
+            let items = indices.iter();
+            Ok(items
                 .map(|index| source.item(*index, Some(epoch)))
-                .collect()
+                .collect())
         })
     }
 
@@ -389,7 +402,7 @@ impl<'a> Run<'a> {
     }
 
     fn measure(
-        &self,
+        &mut self,
         epoch: u64,
         steps: &[StepRecord],
         train_seconds: f64,
@@ -408,7 +421,10 @@ impl<'a> Run<'a> {
         }
         let scores = sets
             .iter()
-            .map(|set| evaluate(&self.tuned, set, size, self.dtype, &self.device))
+            .map(|set| {
+                let skip = &mut self.data.skip;
+                evaluate(&self.tuned, set, skip, size, self.dtype, &self.device)
+            })
             .collect::<Result<_, _>>()?;
         let evaluate_seconds = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
@@ -483,6 +499,8 @@ impl<'a> Run<'a> {
             })
             .collect();
         weights.sort();
+        let passed_over = self.data.skip.skipped().iter();
+        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
         let earlier = match state.notes.records.last() {
             // `go` has added this sitting's seconds at the last epoch.
             Some(_) => state.notes.wall_seconds,
@@ -514,7 +532,7 @@ impl<'a> Run<'a> {
             steps: state.steps.len() as u64,
             trainable,
             best: state.notes.best,
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(passed_over).collect(),
             wall_seconds: earlier,
             last: state.notes.records.last().cloned(),
         })
