@@ -51,9 +51,10 @@ pub struct KindCount {
 /// use rankwise_training::{MethodTable, count_parameters};
 /// let count = count_parameters("deberta-v3-base", 2, &MethodTable::default())?;
 /// // R(in + out) for q, k, v, o (768, 768), intermediate (768, 3072), output (3072, 768) in twelve
-/// // layers; the head: a weight and a bias.
+/// // layers; the head: a pooler and a classifier, which the pretrained checkpoint lacks.
 /// assert_eq!(count.updates, 8 * 12 * (4 * 1536 + 2 * 3840));
-/// assert_eq!(count.whole, 2 * 768 + 2);
+/// assert_eq!(count.whole, 768 * 768 + 768 + 2 * 768 + 2);
+/// assert_eq!(count.total, 1_919_234);
 /// # Ok::<(), rankwise_training::Error>(())
 /// ```
 ///

@@ -69,21 +69,25 @@ pub fn tune(
     crate::single_threaded_products();
     config.check("configuration")?;
     let device = config.device.open()?;
-    let (folder, held) = match folder {
-        Some(path) => {
-            let (folder, held) = TuneFolder::open(path, config, &device)?;
-            (Some(folder), held)
-        }
-        None => (None, Held::Nothing),
-    };
-    if let Held::Whole(summary) = held {
+    // A finished run is read back before anything else is; for any other the folder is taken only
+    // when model, data and settings have turned out to fit.
+    if let Some(path) = folder.filter(|path| path.join("run.json").exists())
+        && let (_, Held::Whole(summary)) = TuneFolder::open(path, config, &device)?
+    {
         return Ok(*summary);
     }
-    let mut run = Run::new(config, model, device)?;
+    let mut run = Run::new(config, model, device.clone())?;
     let mut state = Progressed::default();
-    if let Held::Part(checkpoint) = held {
-        run.restore(*checkpoint, &mut state)?;
-    }
+    let folder = match folder {
+        Some(path) => {
+            let (folder, held) = TuneFolder::open(path, config, &device)?;
+            if let Held::Part(checkpoint) = held {
+                run.restore(*checkpoint, &mut state)?;
+            }
+            Some(folder)
+        }
+        None => None,
+    };
     let trainable = run.trainable();
     observe(TuneProgress::Begins {
         found: state.steps.len() as u64,
