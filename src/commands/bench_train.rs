@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rankwise_data::read_text;
 use rankwise_paper::text_table;
-use rankwise_training::{MethodTable, StepBench, TuneConfig, tune};
+use rankwise_training::{MethodTable, Sources, StepBench, TuneConfig, tune};
 use serde::Deserialize;
 
 use super::Outcome;
@@ -129,7 +129,7 @@ fn epoch(model: &Path, data: &Path) -> Result<Epoch> {
     config.schedule.epochs = 1;
     config.optimizer.learning_rate = RATE;
     let before = usage()?;
-    let summary = tune(&config, model, None, |_| {})?;
+    let summary = tune(&config, &Sources::of(&config), None, |_| {})?;
     let after = usage()?;
     let Some(last) = summary.last else {
         bail!("bench: the epoch diverged");

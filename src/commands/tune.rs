@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use rankwise_data::{Hub, RepoId, RepoKind, read_text};
 use rankwise_paper::{Cells, text_table};
 use rankwise_training::{
-    Method, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary, tune,
+    Method, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary, rehearse, tune,
 };
 
 use super::Outcome;
@@ -42,13 +42,16 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
         }
         return Ok(Outcome::Done);
     }
+    if options.dry_run {
+        return dry_run(&configs, options.offline, common);
+    }
     let Some(out) = &common.out else {
         bail!("train: --out DIR is needed: the folder for the runs' folders");
     };
     let mut summaries = Vec::new();
     for config in &configs {
-        let model = model_folder(config, options.offline, common.quiet)?;
-        let summary = one(config, &model, &out.join(folder_name(config)), common)?;
+        let sources = sources(config, options.offline, common.quiet)?;
+        let summary = one(config, &sources, &out.join(folder_name(config)), common)?;
         summaries.push(summary);
     }
     if common.json {
@@ -71,13 +74,66 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     })
 }
 
+/// Says what the runs would cost, after a few steps of each.
+fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Outcome> {
+    let mut rehearsals = Vec::new();
+    for config in configs {
+        let sources = sources(config, offline, common.quiet)?;
+        let rehearsal = rehearse(config, &sources)?;
+        rehearsals.push((folder_name(config), rehearsal));
+    }
+    if common.json {
+        let named = rehearsals
+            .iter()
+            .map(|(name, rehearsal)| (name.as_str(), rehearsal));
+        let named: std::collections::BTreeMap<_, _> = named.collect();
+        println!("{}", serde_json::to_string_pretty(&named)?);
+        return Ok(Outcome::Done);
+    }
+    let header = vec![
+        "run",
+        "trained",
+        "of",
+        "examples",
+        "tokens each",
+        "steps",
+        "s a step",
+        "minutes",
+        "state MB",
+        "peak MB",
+    ];
+    let rows = rehearsals.iter().map(|(name, r)| {
+        vec![
+            name.clone(),
+            r.trainable.total.to_string(),
+            r.model.to_string(),
+            r.examples.to_string(),
+            format!("{:.1}", r.tokens as f64 / r.examples.max(1) as f64),
+            r.steps.to_string(),
+            format!("{:.3}", r.step_seconds),
+            format!("{:.1}", r.seconds / 60.0),
+            format!("{:.0}", r.state_bytes as f64 / 1e6),
+            r.peak_bytes
+                .map_or("-".to_owned(), |peak| format!("{:.0}", peak as f64 / 1e6)),
+        ]
+    });
+    println!("{}", text_table(&(header, rows.collect())));
+    println!("\nMeasured on three steps of each run; nothing was written.");
+    Ok(Outcome::Done)
+}
+
 /// One run under a progress bar.
-fn one(config: &TuneConfig, model: &Path, folder: &Path, common: &Common) -> Result<TuneSummary> {
+fn one(
+    config: &TuneConfig,
+    sources: &Sources,
+    folder: &Path,
+    common: &Common,
+) -> Result<TuneSummary> {
     let bar = progress::bar(0, "steps", common.quiet);
     let name = config.method.method.title();
     bar.set_message(name);
     let mut last = String::new();
-    let summary = tune(config, model, Some(folder), |progress| match progress {
+    let summary = tune(config, sources, Some(folder), |progress| match progress {
         TuneProgress::Begins { found, of, .. } => {
             bar.set_length(of);
             bar.set_position(found);
@@ -214,21 +270,53 @@ fn nested(key: &str, value: toml::Value) -> toml::Table {
     }
 }
 
-/// The folder of a model: as given, or where the Hub's cache has it or gets it.
-fn model_folder(config: &TuneConfig, offline: bool, quiet: bool) -> Result<PathBuf> {
-    let path = Path::new(&config.model.path);
+/// The folders of the model and of the data: as given, or where the Hub's cache has them or gets
+/// them.
+fn sources(config: &TuneConfig, offline: bool, quiet: bool) -> Result<Sources> {
+    let data = config.task.data.to_string_lossy();
+    let name = config.task.name.as_str();
+    // Where the data sets of these tasks keep the files of one part of theirs.
+    let pattern = match name {
+        "squad" | "text" | "banking77" => None,
+        "food101" | "images" => Some("data/*.parquet".to_owned()),
+        _ => Some(format!("{name}/*.parquet")),
+    };
+    let revision = config.model.revision.as_deref();
+    let model = folder(
+        ("model.path", &config.model.path, RepoKind::Model, revision),
+        &MODEL_FILES,
+        (offline, quiet),
+    )?;
+    let data = match &pattern {
+        Some(pattern) => {
+            let given = ("task.data", &*data, RepoKind::Dataset, None);
+            let found = folder(given, &[pattern], (offline, quiet))?;
+            // The files of CIFAR lie in a folder of their own there.
+            let own = found.join(name);
+            let is_cifar = name.starts_with("cifar") && own.is_dir();
+            if is_cifar { own } else { found }
+        }
+        None => config.task.data.clone(),
+    };
+    Ok(Sources { model, data })
+}
+
+/// A folder, or the snapshot of a repository with files of these patterns.
+fn folder(
+    (key, given, kind, revision): (&str, &str, RepoKind, Option<&str>),
+    patterns: &[&str],
+    (offline, quiet): (bool, bool),
+) -> Result<PathBuf> {
+    let path = Path::new(given);
     if path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    let is_id = config.model.path.split('/').count() == 2 && !config.model.path.starts_with('.');
+    let is_id = given.split('/').count() == 2 && !given.starts_with('.') && !path.is_absolute();
     if !is_id {
-        bail!(
-            "model.path: expected a checkpoint folder or an id (owner/name), found {:?}",
-            config.model.path
-        );
+        bail!("{key}: expected a folder or an id of the Hub (owner/name), found {given:?}");
     }
-    let mut repo = RepoId::parse(RepoKind::Model, &config.model.path)?;
-    if let Some(revision) = &config.model.revision {
+    let mut repo = RepoId::parse(kind, given)?;
+    if let Some(revision) = revision {
         repo = repo.with_revision(revision)?;
     }
     let mut hub = Hub::from_environment()?;
@@ -236,13 +324,13 @@ fn model_folder(config: &TuneConfig, offline: bool, quiet: bool) -> Result<PathB
         hub = hub.with_offline(true);
     }
     let bar = progress::bar(0, "bytes", quiet);
-    let files = hub.resolve(&repo, &MODEL_FILES, |progress| {
+    let files = hub.resolve(&repo, patterns, |progress| {
         bar.set_length(progress.total.unwrap_or(0));
         bar.set_position(progress.done);
         bar.set_message(progress.file.to_owned());
     });
     bar.finish_and_clear();
-    Ok(files?.folder)
+    Ok(files.with_context(|| format!("{key} = {given:?}"))?.folder)
 }
 
 /// The table of finished runs: a heading, then one row a run.

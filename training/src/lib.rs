@@ -39,9 +39,10 @@ pub use metric::{
     matthews, normalized_answer, pearson,
 };
 pub use tuning::{
-    EvaluationSettings, ModelSettings, ModuleRank, OptimizerName, OptimizerSettings,
-    ScheduleSettings, Scores, Shape, StepBench, StepRecord, StepTime, TaskSettings, Trainable,
-    TuneConfig, TunePrecision, TuneProgress, TuneRecord, TuneStop, TuneSummary, cpu_seconds, tune,
+    EvaluationSettings, ModelSettings, ModuleRank, OptimizerName, OptimizerSettings, Rehearsal,
+    ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord, StepTime, TaskSettings,
+    Trainable, TuneConfig, TunePrecision, TuneProgress, TuneRecord, TuneStop, TuneSummary,
+    cpu_seconds, rehearse, tune,
 };
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.

@@ -10,7 +10,7 @@ use rankwise_data::{
 };
 
 use super::batch::{Item, Target};
-use super::config::TaskSettings;
+use super::config::{TaskSettings, TuneConfig};
 use crate::Error;
 use crate::metric::{Metric, glue_metrics};
 use crate::model::Head;
@@ -18,6 +18,26 @@ use crate::model::Head;
 /// Names of the tasks, for messages.
 const NAMES: &str = "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, banking77, text, \
                      cifar10, cifar100, food101, images";
+
+/// The folders that a run reads: where `model.path` and `task.data` were found, which may be ids of
+/// the Hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// The checkpoint's folder.
+    pub model: PathBuf,
+    /// The data's folder.
+    pub data: PathBuf,
+}
+
+impl Sources {
+    /// Where the configuration says, if these are folders.
+    pub fn of(config: &TuneConfig) -> Self {
+        Self {
+            model: PathBuf::from(&config.model.path),
+            data: config.task.data.clone(),
+        }
+    }
+}
 
 /// What is predicted, and how it is judged.
 #[derive(Debug, Clone)]
@@ -124,11 +144,17 @@ impl Source {
 }
 
 impl TuneData {
-    /// Reads the task's data with the model's tokenizer or image processor, which lie in `model`.
+    /// Reads the task's data with the model's tokenizer or image processor, which lie in the model's folder.
     ///
     /// # Errors
     /// [`Error::Setting`] for an unknown task; [`Error::Data`] naming the file and line at fault.
-    pub fn read(settings: &TaskSettings, model: &Path, seed: u64) -> Result<Self, Error> {
+    pub fn read(settings: &TaskSettings, sources: &Sources, seed: u64) -> Result<Self, Error> {
+        // From here on the data are where they were found.
+        let settings = &TaskSettings {
+            data: sources.data.clone(),
+            ..settings.clone()
+        };
+        let model = sources.model.as_path();
         let mut skip = SkipBad::new(settings.skip_bad);
         let name = settings.name.as_str();
         let mut data = match name {

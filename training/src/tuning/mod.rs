@@ -10,6 +10,7 @@ mod export;
 mod folder;
 mod ranks;
 mod record;
+mod rehearsal;
 mod run;
 
 pub(crate) use assembly::{Prepared, Tuned};
@@ -19,7 +20,9 @@ pub use config::{
     EvaluationSettings, ModelSettings, OptimizerName, OptimizerSettings, ScheduleSettings, Shape,
     TaskSettings, TuneConfig, TunePrecision,
 };
+pub use data::Sources;
 pub use evaluate::Scores;
 pub use ranks::ModuleRank;
 pub use record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
+pub use rehearsal::{Rehearsal, rehearse};
 pub use run::{TuneProgress, tune};

@@ -12,7 +12,7 @@ use rankwise_data::{Prefetch, sha256_file, sha256_hex, stream};
 
 use super::batch::Batch;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
-use super::data::{Evaluated, Judged, TuneData};
+use super::data::{Evaluated, Judged, Sources, TuneData};
 use super::evaluate::evaluate;
 use super::folder::{Checkpoint, Held, Notes, TuneFolder};
 use super::ranks::ranks;
@@ -51,7 +51,7 @@ pub enum TuneProgress<'a> {
     Epoch(&'a TuneRecord),
 }
 
-/// Fine-tunes as `config` says; the model lies in `model`.
+/// Fine-tunes as `config` says, with the model and the data in `sources`.
 ///
 /// With a `folder`, the run is recorded there; a finished run is only read back, and a killed one
 /// goes on from its last checkpoint to the same bits. Without one, nothing is written. Work is
@@ -62,7 +62,7 @@ pub enum TuneProgress<'a> {
 /// [`Error::ForeignFolder`]; [`Error::Device`]; [`Error::Data`].
 pub fn tune(
     config: &TuneConfig,
-    model: &Path,
+    sources: &Sources,
     folder: Option<&Path>,
     mut observe: impl FnMut(TuneProgress<'_>),
 ) -> Result<TuneSummary, Error> {
@@ -76,7 +76,7 @@ pub fn tune(
     {
         return Ok(*summary);
     }
-    let mut run = Run::new(config, model, device.clone())?;
+    let mut run = Run::new(config, sources, device.clone())?;
     let mut state = Progressed::default();
     let folder = match folder {
         Some(path) => {
@@ -101,7 +101,13 @@ pub fn tune(
         folder.write_records(&state.notes.records, &state.steps, run.per_epoch)?;
         let is_whole = !matches!(summary.stop, TuneStop::Diverged { .. });
         if is_whole {
-            export::write(&run.tuned, config, &run.data.classes, &folder.path, model)?;
+            export::write(
+                &run.tuned,
+                config,
+                &run.data.classes,
+                &folder.path,
+                &sources.model,
+            )?;
         }
         folder.finish(&summary, is_whole)?;
     }
@@ -118,28 +124,32 @@ struct Progressed {
 /// An item, or what is wrong with its image.
 type ItemOrFault = Result<super::Item, rankwise_data::Error>;
 
-struct Run<'a> {
+pub(super) struct Run<'a> {
     config: &'a TuneConfig,
     device: Device,
-    dtype: DType,
-    data: TuneData,
-    tuned: Tuned,
+    pub dtype: DType,
+    pub data: TuneData,
+    pub tuned: Tuned,
     optimizer: Optimizer,
     per_epoch: u64,
-    steps: u64,
+    pub steps: u64,
     notes: Vec<String>,
     model: &'a Path,
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a TuneConfig, model: &'a Path, device: Device) -> Result<Self, Error> {
-        let data = TuneData::read(&config.task, model, config.seed)?;
+    pub fn new(
+        config: &'a TuneConfig,
+        sources: &'a Sources,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let data = TuneData::read(&config.task, sources, config.seed)?;
         let (dtype, trained) = match config.precision {
             TunePrecision::F32 => (DType::F32, DType::F32),
             TunePrecision::F64 => (DType::F64, DType::F64),
             TunePrecision::Bf16 => (DType::BF16, DType::F32),
         };
-        let loaded = Loaded::read(model, data.head, config.seed, dtype, &device)?;
+        let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device)?;
         let mut notes = Vec::new();
         if !loaded.drawn.is_empty() {
             notes.push(format!("drawn from the seed: {}", loaded.drawn.join(", ")));
@@ -201,7 +211,7 @@ impl<'a> Run<'a> {
             optimizer,
             per_epoch,
             notes,
-            model,
+            model: &sources.model,
         })
     }
 
@@ -214,7 +224,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn trainable(&self) -> Trainable {
+    pub fn trainable(&self) -> Trainable {
         let mut trainable = Trainable::default();
         let heads: Vec<String> = self
             .tuned
@@ -344,6 +354,24 @@ impl<'a> Run<'a> {
                 .map(|index| source.item(*index, Some(epoch)))
                 .collect())
         })
+    }
+
+    /// Makes step `number` of the first epoch, whatever comes of it.
+    pub fn rehearse(&mut self, number: u64) -> Result<(), Error> {
+        let Some(Ok(found)) = self.batches(0, number.min(self.per_epoch - 1)).next() else {
+            return Ok(());
+        };
+        let mut items = Vec::with_capacity(found.len());
+        for item in found {
+            items.extend(self.data.skip.take(item)?);
+        }
+        let step = Step {
+            number,
+            of: self.steps,
+            epoch: 0,
+            seed: self.config.seed,
+        };
+        self.step(step, &items).map(drop)
     }
 
     /// One step; the name of what is not finite instead, if something is not.
