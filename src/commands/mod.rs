@@ -1,5 +1,6 @@
 pub mod audit;
 mod bench;
+mod bench_train;
 mod checkpoints;
 pub mod compare;
 pub mod extract;
@@ -10,6 +11,7 @@ mod reproduce;
 pub mod resize;
 mod show;
 mod train;
+mod tune;
 mod verify;
 
 use anyhow::Result;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::method::{Initialisation, MaskPeriod};
+use crate::head::{Initialisation, MaskPeriod};
 use crate::{DeviceName, Error, MethodConfig};
 
 /// Everything that decides a run's numbers: what `config.toml` in a run folder holds.

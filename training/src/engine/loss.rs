@@ -3,7 +3,7 @@
 //! A loss is a sum over the items of a part of a batch, divided by the number of items of the whole
 //! batch (`items`), so that parts can be added up.
 
-use candle_core::{DType, Result, Tensor, WithDType};
+use candle_core::{DType, Result, Tensor};
 
 use super::host::{self, Real, by_real};
 use super::rows::Lengths;

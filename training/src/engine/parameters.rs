@@ -91,6 +91,11 @@ impl Gathering {
         ParameterId(self.parts.len() - 1)
     }
 
+    /// The parameters so far.
+    pub fn parts(&self) -> &[Parameter] {
+        &self.parts
+    }
+
     /// Lays them into one buffer of `dtype` on `device`.
     pub fn finish(self, dtype: DType, device: &Device) -> Result<Parameters> {
         let flat = self

@@ -24,9 +24,9 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::kernels::{self, AdamW, Moving};
+use super::method::Initialisation;
 use crate::RunConfig;
 use crate::draw::{normal, uniform};
-use crate::method::Initialisation;
 
 /// Labelled rows: features (rows × in), their frozen logits `W₀ x` (rows × out), labels.
 #[derive(Debug, Clone)]

@@ -10,10 +10,10 @@ use rankwise_analysis::{
 use rankwise_data::{sha256_hex, stream};
 
 use super::folder::{Held, RunFolder};
+use super::method::MaskPeriod;
 use super::model::{Head, Rows};
 use super::record::{EpochRecord, RunSummary, StopReason};
 use super::task::Task;
-use crate::method::MaskPeriod;
 use crate::{Error, Precision, RunConfig};
 
 /// Rows that are scored at once: few enough for their logits to stay in the cache.

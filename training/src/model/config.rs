@@ -210,6 +210,16 @@ impl ModelConfig {
         }
     }
 
+    /// A number of blocks.
+    pub fn layers(&self, key: &str) -> Result<usize, Error> {
+        // Every block is some names in memory, so the number is bounded before they are made.
+        const MOST: usize = 1000;
+        match self.size(key)? {
+            layers @ ..=MOST => Ok(layers),
+            more => Err(self.wrong(key, format!("at most {MOST} blocks"), more.to_string())),
+        }
+    }
+
     /// Refuses any value but `supported` (or the key's absence).
     pub fn only(&self, key: &str, supported: &str) -> Result<(), Error> {
         let found = match self.value(key) {
@@ -366,6 +376,14 @@ mod tests {
                 "\"deberta\"",
                 "deberta-v2",
                 "\"deberta\"",
+            ),
+            (
+                "bert-base",
+                classes,
+                "num_hidden_layers",
+                "100000",
+                "at most 1000",
+                "100000",
             ),
             ("bert-base", classes, "is_decoder", "true", "false", "true"),
         ];

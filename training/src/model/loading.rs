@@ -15,7 +15,7 @@ use rankwise_analysis::Checkpoint;
 use super::{Architecture, Head, ModelConfig};
 use crate::Error;
 use crate::draw::normal;
-use crate::module::{Declared, Module, ModuleId, Modules, Value};
+use crate::module::{Declared, Kind, Module, ModuleId, Modules, Value};
 
 /// A model with its numbers, and what there was to say about its files.
 #[derive(Debug, Clone)]
@@ -83,6 +83,58 @@ impl Loaded {
             unused,
         })
     }
+
+    /// A model of that configuration with random weights, for measuring and for tests.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a value that is not supported.
+    pub fn random(
+        config: &ModelConfig,
+        head: Head,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let (architecture, declaration) = Architecture::declare(config, head)?;
+        let mut drawn = Vec::new();
+        let mut modules = Vec::new();
+        for (index, declared) in declaration.into_modules().into_iter().enumerate() {
+            let mut value = |name: String, shape: &[usize], one: f64| -> Result<Value, Error> {
+                let count = shape.iter().product();
+                let values = normal(seed, &format!("random {name}"), count, 0.02);
+                let values = values
+                    .into_iter()
+                    .map(|value| (one + value) as f32)
+                    .collect();
+                drawn.push(name);
+                let tensor = Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)?;
+                Ok(Value::Frozen(tensor.to_dtype(dtype)?.to_device(device)?))
+            };
+            let one = if declared.kind == Kind::Norm {
+                1.0
+            } else {
+                0.0
+            };
+            let weight = value(declared.weight_name(), &declared.shape, one)?;
+            let bias = declared
+                .bias_name()
+                .map(|name| value(name, &[declared.bias_count()], 0.0))
+                .transpose()?;
+            modules.push(Module {
+                weight,
+                bias,
+                declared,
+                adapter: None,
+                id: ModuleId(index),
+            });
+        }
+        Ok(Self {
+            architecture,
+            modules: Modules(modules),
+            drawn,
+            unused: Vec::new(),
+        })
+    }
 }
 
 struct Reading<'a> {
@@ -102,8 +154,7 @@ impl Reading<'_> {
         let nothing = || Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
         let Some(key) = self.key(name) else {
             if module.is_head {
-                self.drawn.push(name.to_owned());
-                return self.draw(module, name, shape);
+                return self.head(module, name, shape);
             }
             self.faults.push(format!("no {name}"));
             return nothing();
@@ -112,8 +163,7 @@ impl Reading<'_> {
         if found != shape {
             // A head for other classes is drawn anew.
             if module.is_head {
-                self.drawn.push(name.to_owned());
-                return self.draw(module, name, shape);
+                return self.head(module, name, shape);
             }
             self.faults
                 .push(format!("{key} of {found:?} instead of {shape:?}"));
@@ -122,6 +172,16 @@ impl Reading<'_> {
         let values = self.checkpoint.read(&key)?;
         self.used.insert(key);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// A head's tensor that the checkpoint does not have. Its width is the model's, which tensors of
+    /// the checkpoint bear out unless there are faults: then nothing of that size is made.
+    fn head(&mut self, module: &Declared, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        if !self.faults.is_empty() {
+            return Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
+        }
+        self.drawn.push(name.to_owned());
+        self.draw(module, name, shape)
     }
 
     /// The name that the checkpoint has for `name`.
@@ -178,21 +238,20 @@ impl Reading<'_> {
                 found,
             });
         }
-        let unused = self
-            .checkpoint
-            .names()
-            .filter(|name| !self.used.contains(*name) && !is_constant(name));
+        let unused = self.checkpoint.names().filter(|name| {
+            let shape = self.checkpoint.shape(name).unwrap_or_default();
+            !self.used.contains(*name) && !is_constant(name, shape)
+        });
         Ok((self.drawn, unused.map(str::to_owned).collect()))
     }
 }
 
 /// Whether a tensor is one that old checkpoints saved although nothing learned it: numbers of
-/// positions, and the masks of causal attention.
-fn is_constant(name: &str) -> bool {
-    ["position_ids", "attn.bias", "attn.masked_bias"]
-        .iter()
-        .any(|constant| {
-            let module = name.strip_suffix(constant);
-            module.is_some_and(|module| module.is_empty() || module.ends_with('.'))
-        })
+/// positions, and the masks of causal attention (a square for every length, and a number).
+fn is_constant(name: &str, shape: &[usize]) -> bool {
+    match name.rsplit_once("attn.") {
+        Some((_, "bias")) => matches!(shape, [1, 1, rows, columns] if rows == columns),
+        Some((_, "masked_bias")) => shape.is_empty(),
+        _ => name == "position_ids" || name.ends_with(".position_ids"),
+    }
 }

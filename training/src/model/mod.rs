@@ -148,17 +148,26 @@ pub(crate) struct Pass<'a> {
 impl Pass<'_> {
     /// x through a linear layer.
     pub fn linear(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
-        self.tape.linear(x, &self.modules[id])
+        let module = &self.modules[id];
+        let output = self.tape.linear(x, module)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// x through a linear layer that this pass has used before, for the time `turn`.
     pub fn linear_again(self, id: ModuleId, x: &Var, turn: usize) -> TensorResult<Var> {
-        self.tape.linear_again(x, &self.modules[id], turn)
+        let module = &self.modules[id];
+        let output = self.tape.linear_again(x, module, turn)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// x times the transpose of an embedding.
     pub fn tied(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
-        self.tape.tied(x, &self.modules[id])
+        let module = &self.modules[id];
+        let output = self.tape.tied(x, module)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// The rows of x normalised.
@@ -170,15 +179,14 @@ impl Pass<'_> {
                 module.declared.name
             );
         };
-        let weight = &module.weight;
-        self.tape.layer_norm(
-            x,
-            Norm {
-                weight,
-                bias,
-                epsilon,
-            },
-        )
+        let norm = Norm {
+            weight: &module.weight,
+            bias,
+            epsilon,
+        };
+        let output = self.tape.layer_norm(x, norm)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// Dropout on what module `id` put out.
@@ -189,6 +197,9 @@ impl Pass<'_> {
 
     /// Rows of an embedding.
     pub fn embedding(self, id: ModuleId, indices: &[u32]) -> TensorResult<Var> {
-        self.tape.embedding(&self.modules[id], indices)
+        let module = &self.modules[id];
+        let output = self.tape.embedding(module, indices)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 }

@@ -1,0 +1,261 @@
+//! A model with a method's parameters in it, and what one step of it computes.
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::batch::{Batch, Part};
+use crate::Error;
+use crate::engine::dropout::Noise;
+use crate::engine::loss::loss;
+use crate::engine::parameters::{Gathering, Parameters};
+use crate::engine::tape::is_finite;
+use crate::engine::{Gradients, Tape};
+use crate::method::{MethodTable, Rule, Site, Targets, adapted, setting};
+use crate::model::{Architecture, Loaded, Pass};
+use crate::module::{Kind, Module, Modules, Value};
+
+/// A model that is being fine-tuned.
+pub(crate) struct Tuned {
+    pub architecture: Architecture,
+    pub modules: Modules,
+    pub parameters: Parameters,
+    pub rule: Box<dyn Rule>,
+    /// The modules whose weight is updated, by number, with the pretrained weight.
+    pub initial: Vec<(usize, Tensor)>,
+}
+
+/// A model with a method in it, before its parameters are laid into one buffer.
+pub(crate) struct Prepared {
+    pub architecture: Architecture,
+    pub modules: Modules,
+    pub gathering: Gathering,
+    pub rule: Box<dyn Rule>,
+    pub initial: Vec<(usize, Tensor)>,
+}
+
+impl Prepared {
+    /// Attaches the method's parameters to the modules.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting does not fit the model.
+    pub fn new(loaded: Loaded, table: &MethodTable, seed: u64) -> Result<Self, Error> {
+        let mut rule = table.method.rule(&table.common)?;
+        let Loaded {
+            architecture,
+            mut modules,
+            ..
+        } = loaded;
+        let mut gathering = Gathering::default();
+        let before: Vec<_> = modules.0.iter().map(frozen).collect();
+        let updated = if rule.adapts() {
+            attach(&mut *rule, &mut modules, &mut gathering, table, seed)?
+        } else {
+            rule.choose(&mut modules, &mut gathering)?;
+            let matrix = |module: &Module| {
+                module.declared.kind.takes_adapter()
+                    && !module.declared.is_head
+                    && module.weight.parameter().is_some()
+            };
+            let all = modules.0.iter().enumerate();
+            all.filter(|(_, module)| matrix(module))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let initial = updated
+            .into_iter()
+            .filter_map(|at| Some((at, before[at].clone()?)))
+            .collect();
+        let also = table.common.train_also.iter().map(String::as_str);
+        let also = Targets::new("train_also", also)?;
+        modules.train(&mut gathering, |module, _| {
+            module.is_head || also.fits(&module.name)
+        });
+        Ok(Self {
+            architecture,
+            modules,
+            gathering,
+            rule,
+            initial,
+        })
+    }
+}
+
+/// What one pass over a batch gave.
+pub(crate) struct Pull {
+    /// The task's loss.
+    pub loss: f64,
+    pub gradients: Gradients,
+}
+
+impl Tuned {
+    /// Puts the method's parameters into the model; the head trains as it is.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting does not fit the model.
+    pub fn new(
+        loaded: Loaded,
+        table: &MethodTable,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let prepared = Prepared::new(loaded, table, seed)?;
+        Ok(Self {
+            architecture: prepared.architecture,
+            modules: prepared.modules,
+            parameters: prepared.gathering.finish(dtype, device)?,
+            rule: prepared.rule,
+            initial: prepared.initial,
+        })
+    }
+
+    /// The loss of a batch and its gradients, the task's part; `noise` is the run's seed and the
+    /// step's number, for dropout.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn pull(&self, batch: &Batch, noise: Option<(u64, u64)>) -> Result<Pull, Error> {
+        let parts: Vec<_> = batch
+            .parts
+            .par_iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let noise = noise.map(|(seed, step)| Noise::new(seed, step, index));
+                self.pull_part(part, batch.items, noise)
+            })
+            .collect::<Result<_, Error>>()?;
+        // Added in order, so that the bits do not depend on which thread was first.
+        let mut whole = Pull {
+            loss: 0.0,
+            gradients: Gradients::none(&self.parameters),
+        };
+        for part in parts {
+            whole.loss += part.loss;
+            whole.gradients.merge(part.gradients)?;
+        }
+        Ok(whole)
+    }
+
+    fn pull_part(&self, part: &Part, items: usize, noise: Option<Noise>) -> Result<Pull, Error> {
+        let tape = Tape::new(&self.parameters, noise);
+        let output = self.architecture.forward(self.pass(&tape), &part.inputs)?;
+        let loss = loss(&output.value, &part.targets, &part.inputs.lengths, items)?;
+        Ok(Pull {
+            loss: loss.value,
+            gradients: tape.backward(&output, loss.gradient)?,
+        })
+    }
+
+    /// The head's outputs for the parts of a batch, in order.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn outputs(&self, batch: &Batch) -> Result<Vec<Tensor>, Error> {
+        batch
+            .parts
+            .par_iter()
+            .map(|part| {
+                let tape = Tape::inference(&self.parameters);
+                Ok(self
+                    .architecture
+                    .forward(self.pass(&tape), &part.inputs)?
+                    .value)
+            })
+            .collect()
+    }
+
+    /// The first module whose output is not finite, or else the first parameter whose gradient is
+    /// not.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn culprit(&self, batch: &Batch, gradients: &Gradients) -> Result<String, Error> {
+        for part in &batch.parts {
+            let tape = Tape::watching(&self.parameters);
+            self.architecture.forward(self.pass(&tape), &part.inputs)?;
+            if let Some(name) = tape.first_not_finite() {
+                return Ok(name);
+            }
+        }
+        for (id, part) in self.parameters.parts() {
+            if let Some(gradient) = gradients.parameter(id)
+                && !is_finite(gradient)?
+            {
+                return Ok(part.name.clone());
+            }
+        }
+        Ok("the loss".to_owned())
+    }
+
+    fn pass<'a>(&'a self, tape: &'a Tape<'a>) -> Pass<'a> {
+        Pass {
+            tape,
+            modules: &self.modules,
+        }
+    }
+}
+
+/// A module's own weight, if it does not train.
+fn frozen(module: &Module) -> Option<Tensor> {
+    match &module.weight {
+        Value::Frozen(weight) => Some(weight.clone()),
+        Value::Trained(_) => None,
+    }
+}
+
+/// Gives every target its update; returns their numbers.
+fn attach(
+    rule: &mut dyn Rule,
+    modules: &mut Modules,
+    gathering: &mut Gathering,
+    table: &MethodTable,
+    seed: u64,
+) -> Result<Vec<usize>, Error> {
+    let common = &table.common;
+    let declared: Vec<_> = modules
+        .0
+        .iter()
+        .map(|module| module.declared.clone())
+        .collect();
+    let sites = adapted(&declared, &common.targets)?;
+    let ranks = Targets::new(
+        "rank_pattern",
+        common.rank_pattern.keys().map(String::as_str),
+    )?;
+    let alphas = Targets::new(
+        "alpha_pattern",
+        common.alpha_pattern.keys().map(String::as_str),
+    )?;
+    for (place, at) in sites.iter().enumerate() {
+        let module = &mut modules.0[*at];
+        let name = &module.declared.name;
+        let special = ranks
+            .find(name)
+            .and_then(|index| common.rank_pattern.values().nth(index));
+        let rank = *special.unwrap_or(&common.rank);
+        let (inputs, outputs) = (module.declared.inputs(), module.declared.outputs());
+        let largest = inputs.min(outputs);
+        let unbounded = module.declared.kind == Kind::Embedding;
+        if rank == 0 || (rank > largest && !unbounded) {
+            let expected = format!("between 1 and {largest} ({name} is {outputs} × {inputs})");
+            return Err(setting("rank", expected, rank));
+        }
+        let special = alphas
+            .find(name)
+            .and_then(|index| common.alpha_pattern.values().nth(index));
+        let alpha = special.copied().unwrap_or(common.alpha_of(rank));
+        if !(alpha.is_finite() && alpha > 0.0) {
+            return Err(setting("alpha", "above 0", alpha));
+        }
+        rule.attach(Site {
+            module,
+            gathering,
+            rank,
+            alpha,
+            dropout: common.dropout,
+            seed,
+            place: (place, sites.len()),
+        })?;
+    }
+    Ok(sites)
+}
