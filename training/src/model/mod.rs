@@ -12,6 +12,8 @@ mod loading;
 #[cfg(test)]
 mod parity;
 mod patches;
+#[cfg(test)]
+mod refusals;
 mod small_vit;
 mod vit;
 

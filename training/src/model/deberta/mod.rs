@@ -21,7 +21,8 @@ use super::config::ModelConfig;
 use super::{Head, Inputs, Pass};
 use crate::Error;
 use crate::engine::attention::Attention;
-use crate::engine::disentangled::{Distances, Relative};
+use crate::engine::disentangled::Relative;
+use crate::engine::distances::Distances;
 use crate::engine::{Activation, Var};
 use crate::module::{Declaration, ModuleId};
 

@@ -5,6 +5,7 @@ mod case;
 mod half;
 mod real;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use candle_core::{DType, Device};
@@ -15,6 +16,7 @@ use super::vit::Vit;
 use super::{Head, Loaded};
 use crate::engine::loss::loss;
 use crate::engine::optimizer::{Optimizer, Rule};
+use crate::module::Kind;
 
 /// Of a gradient, relative to its largest entry (and 1e-6 of the largest gradient of all for tensors
 /// that are nearly zero).
@@ -200,6 +202,27 @@ fn vit_by_names_in_memory() {
     .unwrap();
     case.folder = folder.path().to_path_buf();
     check_logits(&case);
+}
+
+/// The modules of an adapter that PEFT made are the aliases of the blocks' matrices, all of them.
+#[test]
+fn vit_by_names_of_an_adapter() {
+    let case = Case::read("vit-cls");
+    let adapter = case.folder.with_file_name("peft").join("vit-cls-lora");
+    let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let module = |name: &str| {
+        let name = name.strip_prefix("base_model.model.")?;
+        Some(name.strip_suffix(".lora_A.weight")?.to_owned())
+    };
+    let named: BTreeSet<_> = tensors.names().into_iter().filter_map(module).collect();
+    let model = case.load(DType::F32);
+    let modules = model.modules.0.iter().map(|module| &module.declared);
+    let own: BTreeSet<_> = modules
+        .filter(|declared| declared.kind == Kind::Linear && !declared.is_head)
+        .map(|declared| model.architecture.alias(&declared.name).unwrap())
+        .collect();
+    assert_eq!(named, own);
 }
 
 /// A configuration that asks for another model than the weights are: one error, nothing made in the
