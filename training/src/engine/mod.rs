@@ -16,7 +16,7 @@
 //! | `tape` | values, records, the way back |
 //! | `parameters` | all that trains, in one flat buffer |
 //! | `optimizer` | AdamW and SGD over that buffer |
-//! | `linear`, `embedding`, `norm`, `activation`, `attention`, `disentangled`, `rows`, `dropout`, `loss` | the operations |
+//! | `linear`, `embedding`, `norm`, `activation`, `attention`, `disentangled` (with `distances`), `rows`, `dropout`, `loss` | the operations |
 //! | `host` | numbers and loops of the CPU |
 
 pub(crate) mod activation;
@@ -25,6 +25,7 @@ pub(crate) mod decomposed;
 #[cfg(test)]
 mod differences;
 pub(crate) mod disentangled;
+pub(crate) mod distances;
 pub(crate) mod dropout;
 mod embedding;
 pub(crate) mod host;

@@ -78,7 +78,7 @@ impl Bert {
         let types = config.size_or("type_vocab_size", Some(2))?;
         let type_table = modules.embedding(&name("token_type_embeddings"), types, width);
         let norm = modules.norm(&name("LayerNorm"), width);
-        let blocks = (0..config.size("num_hidden_layers")?)
+        let blocks = (0..config.layers("num_hidden_layers")?)
             .map(|layer| {
                 let name = |part: &str| format!("{prefix}.encoder.layer.{layer}.{part}");
                 Block {

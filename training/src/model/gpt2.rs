@@ -76,7 +76,7 @@ impl Gpt2 {
         let name = |part: &str| format!("transformer.{part}");
         let words = modules.embedding(&name("wte"), config.size("vocab_size")?, width);
         let position_table = modules.embedding(&name("wpe"), positions, width);
-        let blocks = (0..config.size("n_layer")?)
+        let blocks = (0..config.layers("n_layer")?)
             .map(|layer| {
                 let name = |part: &str| format!("transformer.h.{layer}.{part}");
                 let by_width = if scales {

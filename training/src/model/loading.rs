@@ -154,8 +154,7 @@ impl Reading<'_> {
         let nothing = || Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
         let Some(key) = self.key(name) else {
             if module.is_head {
-                self.drawn.push(name.to_owned());
-                return self.draw(module, name, shape);
+                return self.head(module, name, shape);
             }
             self.faults.push(format!("no {name}"));
             return nothing();
@@ -164,8 +163,7 @@ impl Reading<'_> {
         if found != shape {
             // A head for other classes is drawn anew.
             if module.is_head {
-                self.drawn.push(name.to_owned());
-                return self.draw(module, name, shape);
+                return self.head(module, name, shape);
             }
             self.faults
                 .push(format!("{key} of {found:?} instead of {shape:?}"));
@@ -174,6 +172,16 @@ impl Reading<'_> {
         let values = self.checkpoint.read(&key)?;
         self.used.insert(key);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// A head's tensor that the checkpoint does not have. Its width is the model's, which tensors of
+    /// the checkpoint bear out unless there are faults: then nothing of that size is made.
+    fn head(&mut self, module: &Declared, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        if !self.faults.is_empty() {
+            return Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
+        }
+        self.drawn.push(name.to_owned());
+        self.draw(module, name, shape)
     }
 
     /// The name that the checkpoint has for `name`.
@@ -230,21 +238,20 @@ impl Reading<'_> {
                 found,
             });
         }
-        let unused = self
-            .checkpoint
-            .names()
-            .filter(|name| !self.used.contains(*name) && !is_constant(name));
+        let unused = self.checkpoint.names().filter(|name| {
+            let shape = self.checkpoint.shape(name).unwrap_or_default();
+            !self.used.contains(*name) && !is_constant(name, shape)
+        });
         Ok((self.drawn, unused.map(str::to_owned).collect()))
     }
 }
 
 /// Whether a tensor is one that old checkpoints saved although nothing learned it: numbers of
-/// positions, and the masks of causal attention.
-fn is_constant(name: &str) -> bool {
-    ["position_ids", "attn.bias", "attn.masked_bias"]
-        .iter()
-        .any(|constant| {
-            let module = name.strip_suffix(constant);
-            module.is_some_and(|module| module.is_empty() || module.ends_with('.'))
-        })
+/// positions, and the masks of causal attention (a square for every length, and a number).
+fn is_constant(name: &str, shape: &[usize]) -> bool {
+    match name.rsplit_once("attn.") {
+        Some((_, "bias")) => matches!(shape, [1, 1, rows, columns] if rows == columns),
+        Some((_, "masked_bias")) => shape.is_empty(),
+        _ => name == "position_ids" || name.ends_with(".position_ids"),
+    }
 }

@@ -12,6 +12,8 @@ mod loading;
 #[cfg(test)]
 mod parity;
 mod patches;
+#[cfg(test)]
+mod refusals;
 mod small_vit;
 mod vit;
 
@@ -157,12 +159,18 @@ impl Pass<'_> {
 
     /// x through a linear layer that this pass has used before, for the time `turn`.
     pub fn linear_again(self, id: ModuleId, x: &Var, turn: usize) -> TensorResult<Var> {
-        self.tape.linear_again(x, &self.modules[id], turn)
+        let module = &self.modules[id];
+        let output = self.tape.linear_again(x, module, turn)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// x times the transpose of an embedding.
     pub fn tied(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
-        self.tape.tied(x, &self.modules[id])
+        let module = &self.modules[id];
+        let output = self.tape.tied(x, module)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// The rows of x normalised.

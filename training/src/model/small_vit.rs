@@ -200,7 +200,7 @@ impl SmallVit {
         let class_token = modules.table("cls_token", &[1, 1, width]);
         let positions = modules.table("pos_embed", &[1, 1 + side * side, width]);
         let project = modules.patches(layout.patches, [width, channels, patch, patch]);
-        let blocks = (0..config.size("num_hidden_layers")?)
+        let blocks = (0..config.layers("num_hidden_layers")?)
             .map(|layer| {
                 let name = |part: &str| format!("{}.{layer}.{part}", layout.blocks);
                 let attention = |part: &str| name(&format!("{}.{part}", layout.attention));

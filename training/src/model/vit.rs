@@ -85,7 +85,7 @@ impl Vit {
             &name("patch_embeddings.projection"),
             [width, channels, patch, patch],
         );
-        let blocks = (0..config.size("num_hidden_layers")?)
+        let blocks = (0..config.layers("num_hidden_layers")?)
             .map(|layer| {
                 let name = |part: &str| format!("vit.encoder.layer.{layer}.{part}");
                 let mut attending = |part: &str| {

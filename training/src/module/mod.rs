@@ -60,7 +60,7 @@ impl Declared {
         match self.kind {
             Kind::Linear => self.shape[1],
             Kind::Conv1d | Kind::Embedding => self.shape[0],
-            Kind::Patches => self.shape[1..].iter().product(),
+            Kind::Patches => product(&self.shape[1..]),
             Kind::Norm | Kind::Table => 0,
         }
     }
@@ -105,8 +105,15 @@ impl Declared {
 
     /// Numbers in the weight and the bias.
     pub fn count(&self) -> usize {
-        self.shape.iter().product::<usize>() + self.bias_count()
+        product(&self.shape).saturating_add(self.bias_count())
     }
+}
+
+/// Sizes come from configurations, and four of the largest overflow.
+fn product(shape: &[usize]) -> usize {
+    shape
+        .iter()
+        .fold(1, |product: usize, size| product.saturating_mul(*size))
 }
 
 /// A module's place in its [`Modules`].

@@ -21,7 +21,8 @@ use super::config::ModelConfig;
 use super::{Head, Inputs, Pass};
 use crate::Error;
 use crate::engine::attention::Attention;
-use crate::engine::disentangled::{Distances, Relative};
+use crate::engine::disentangled::Relative;
+use crate::engine::distances::Distances;
 use crate::engine::{Activation, Var};
 use crate::module::{Declaration, ModuleId};
 
@@ -114,7 +115,7 @@ impl Deberta {
             .then(|| modules.linear_with(&name("embed_proj"), embedded, width, false));
         let norm = modules.norm(&name("LayerNorm"), width);
 
-        let blocks = (0..config.size("num_hidden_layers")?)
+        let blocks = (0..config.layers("num_hidden_layers")?)
             .map(|layer| {
                 let name = |part: &str| format!("deberta.encoder.layer.{layer}.{part}");
                 let query = modules.linear(&name("attention.self.query_proj"), width, width);

@@ -5,7 +5,7 @@ use candle_core::Result as TensorResult;
 
 use crate::Error;
 use crate::engine::Var;
-use crate::engine::disentangled::Distances;
+use crate::engine::distances::Distances;
 use crate::model::config::ModelConfig;
 use crate::model::{Inputs, Pass};
 use crate::module::{Declaration, ModuleId};

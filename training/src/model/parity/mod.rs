@@ -5,14 +5,18 @@ mod case;
 mod half;
 mod real;
 
+use std::collections::BTreeSet;
 use std::fs;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
+use safetensors::SafeTensors;
 
 use self::case::{Case, LOGITS, distance, everything, flat, gradients, largest};
-use super::Head;
+use super::vit::Vit;
+use super::{Head, Loaded};
 use crate::engine::loss::loss;
 use crate::engine::optimizer::{Optimizer, Rule};
+use crate::module::Kind;
 
 /// Of a gradient, relative to its largest entry (and 1e-6 of the largest gradient of all for tensors
 /// that are nearly zero).
@@ -168,6 +172,76 @@ fn vit() {
     for name in ["vit-interpolate", "vit-interpolate-wide"] {
         check_logits(&Case::read(name));
     }
+}
+
+/// A checkpoint whose tensors have the names that transformers 5 has in memory.
+#[test]
+fn vit_by_names_in_memory() {
+    let mut case = Case::read("vit-cls");
+    let bytes = fs::read(case.folder.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let renamed = tensors.iter().map(|(name, view)| {
+        let alias = Vit::alias(name).unwrap_or_else(|| name.to_owned());
+        (alias, view)
+    });
+    let renamed: Vec<_> = renamed.collect();
+    let names = [
+        "vit.layers.1.attention.o_proj.bias",
+        "vit.layers.0.mlp.fc1.weight",
+    ];
+    for name in names {
+        assert!(renamed.iter().any(|(alias, _)| alias == name), "{name}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    safetensors::serialize_to_file(renamed, None, &path).unwrap();
+    fs::copy(
+        case.folder.join("config.json"),
+        folder.path().join("config.json"),
+    )
+    .unwrap();
+    case.folder = folder.path().to_path_buf();
+    check_logits(&case);
+}
+
+/// The modules of an adapter that PEFT made are the aliases of the blocks' matrices, all of them.
+#[test]
+fn vit_by_names_of_an_adapter() {
+    let case = Case::read("vit-cls");
+    let adapter = case.folder.with_file_name("peft").join("vit-cls-lora");
+    let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let module = |name: &str| {
+        let name = name.strip_prefix("base_model.model.")?;
+        Some(name.strip_suffix(".lora_A.weight")?.to_owned())
+    };
+    let named: BTreeSet<_> = tensors.names().into_iter().filter_map(module).collect();
+    let model = case.load(DType::F32);
+    let modules = model.modules.0.iter().map(|module| &module.declared);
+    let own: BTreeSet<_> = modules
+        .filter(|declared| declared.kind == Kind::Linear && !declared.is_head)
+        .map(|declared| model.architecture.alias(&declared.name).unwrap())
+        .collect();
+    assert_eq!(named, own);
+}
+
+/// A configuration that asks for another model than the weights are: one error, nothing made in the
+/// sizes that it claims.
+#[test]
+fn sizes_that_the_weights_do_not_have_are_named() {
+    let case = Case::read("bert-cls");
+    let folder = tempfile::tempdir().unwrap();
+    let config = fs::read_to_string(case.folder.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["hidden_size"] = 16_777_216.into();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let weights = "model.safetensors";
+    fs::copy(case.folder.join(weights), folder.path().join(weights)).unwrap();
+    let head = Head::Classes(1 << 24);
+    let error = Loaded::read(folder.path(), head, 0, DType::F32, &Device::Cpu).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("instead of [120, 16777216]"), "{message}");
+    assert!(message.contains("more"), "{message}");
 }
 
 #[test]
