@@ -16,16 +16,18 @@
 //! | `tape` | values, records, the way back |
 //! | `parameters` | all that trains, in one flat buffer |
 //! | `optimizer` | AdamW and SGD over that buffer |
-//! | `linear`, `embedding`, `norm`, `activation`, `attention`, `disentangled`, `rows`, `dropout`, `loss` | the operations |
+//! | `linear`, `low_rank`, `decomposed`, `embedding`, `norm`, `activation`, `attention`, `disentangled`, `rows`, `dropout`, `loss` | the operations |
 //! | `host` | numbers and loops of the CPU |
 
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod decomposed;
 pub(crate) mod dropout;
+mod embedding;
 pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod loss;
+mod low_rank;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod parameters;
@@ -33,6 +35,7 @@ pub(crate) mod rows;
 pub(crate) mod tape;
 
 pub(crate) use activation::Activation;
+pub(crate) use decomposed::row_lengths;
 pub(crate) use parameters::{ParameterId, Parameters};
 pub(crate) use rows::Lengths;
 pub(crate) use tape::{Gradients, Tape, Var};

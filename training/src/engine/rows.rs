@@ -3,7 +3,6 @@
 use candle_core::{Result, Tensor};
 
 use super::tape::{Tape, Var};
-use crate::module::{Adapter, Module, Value};
 
 /// Where the sequences of a packed batch begin and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,73 +67,6 @@ impl Tape<'_> {
             let zeros = Tensor::zeros(shape, dy.dtype(), dy.device())?;
             gradients.add(&x, zeros.index_add(&indices, &dy.contiguous()?, 0)?)
         }))
-    }
-
-    /// The rows `indices` of a module's weight (entries × width) with its update: an embedding, or a
-    /// table of positions.
-    ///
-    /// PEFT's factors of an embedding stand the other way round: A (R × entries) begins at zero, and
-    /// row i of the update is s (B A[:, i])ᵀ.
-    pub fn embedding(&self, module: &Module, indices: &[u32]) -> Result<Var> {
-        let weight = module.weight.tensor(self.parameters);
-        let weight = match weight.rank() {
-            2 => weight.clone(),
-            // Tables are kept as 1 × entries × width.
-            _ => weight.flatten_to(weight.rank() - 2)?,
-        };
-        let shape = module.declared.shape.clone();
-        let entries = weight.dim(0)?;
-        let indices = Tensor::new(indices, weight.device())?;
-        let base = weight.index_select(&indices, 0)?;
-        let own = module.weight.parameter();
-        let branch = module
-            .adapter
-            .as_ref()
-            .map(|adapter| self.embedding_branch(adapter, &indices))
-            .transpose()?;
-        let value = match &branch {
-            None => base,
-            Some((inner, b, adapter)) => {
-                let update = (inner.matmul(b)? * adapter.scale)?;
-                (base + update.to_dtype(weight.dtype())?)?
-            }
-        };
-        if !self.wants([], own.is_some() || branch.is_some()) {
-            return Ok(Var::constant(value));
-        }
-        Ok(self.record(value, move |dy, gradients| {
-            let dy = dy.contiguous()?;
-            if let Some(id) = own {
-                let zeros = Tensor::zeros((entries, dy.dim(1)?), dy.dtype(), dy.device())?;
-                let dweight = zeros.index_add(&indices, &dy, 0)?;
-                gradients.add_parameter(id, dweight.reshape(shape.as_slice())?)?;
-            }
-            let Some((inner, b, adapter)) = branch else {
-                return Ok(());
-            };
-            let dy = (dy.to_dtype(b.dtype())? * adapter.scale)?;
-            if let Some(id) = adapter.b.parameter() {
-                gradients.add_parameter(id, inner.t()?.matmul(&dy)?)?;
-            }
-            if let Some(id) = adapter.a.parameter() {
-                let dinner = dy.matmul(&b.t()?)?;
-                let zeros = Tensor::zeros((entries, b.dim(0)?), dy.dtype(), dy.device())?;
-                let da = zeros.index_add(&indices, &dinner, 0)?;
-                gradients.add_parameter(id, da.t()?.contiguous()?)?;
-            }
-            Ok(())
-        }))
-    }
-
-    /// A[:, ids]ᵀ (tokens × R), Bᵀ and the adapter.
-    fn embedding_branch(
-        &self,
-        adapter: &Adapter,
-        indices: &Tensor,
-    ) -> Result<(Tensor, Tensor, Adapter)> {
-        let of = |value: &Value| value.tensor(self.parameters).clone();
-        let inner = of(&adapter.a).index_select(indices, 1)?.t()?.contiguous()?;
-        Ok((inner, of(&adapter.b), adapter.clone()))
     }
 
     /// x + y.

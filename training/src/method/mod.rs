@@ -4,17 +4,33 @@
 //! gradient of a term of its own, and settle things after the optimiser's step. It knows no model;
 //! models know no method. A new one is a file here and a line in `methods!`.
 
+mod adalora;
+mod bilora;
+mod bitfit;
+mod delta_lora;
+mod dora;
+mod dylora;
 mod full;
 mod gm_lora;
 mod lora;
+mod lora_plus;
 mod mask;
+mod olora;
 mod orthogonality;
+mod pissa;
+mod prilora;
 mod product;
 mod r_lora;
+mod residual;
 mod rm_lora;
+mod rs_lora;
+mod sora;
 mod targets;
+#[cfg(test)]
+mod tests;
+mod vera;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,9 +38,9 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::engine::parameters::{Gathering, Parameters};
+use crate::engine::parameters::{Gathering, Parameter, Parameters, Treatment};
 use crate::engine::{Gradients, ParameterId};
-use crate::module::{Module, Modules};
+use crate::module::{Declared, Kind, Module, ModuleId, Modules, Value};
 
 pub use targets::Targets;
 pub(crate) use targets::adapted;
@@ -49,6 +65,49 @@ impl Step {
     }
 }
 
+/// A step that the optimiser has just made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made<'a> {
+    pub step: Step,
+    /// The run's learning rate in it, and at its peak.
+    pub rate: f64,
+    pub peak: f64,
+    /// What the gradients were multiplied by first (clipping).
+    pub factor: f64,
+    /// As they were before.
+    pub gradients: &'a Gradients,
+}
+
+impl Made<'_> {
+    /// The learning rate of a parameter of that treatment.
+    fn rate_of(&self, treatment: &Treatment) -> f64 {
+        match treatment.peak {
+            None => self.rate * treatment.rate,
+            Some(own) if self.peak > 0.0 => own * (self.rate / self.peak),
+            Some(_) => 0.0,
+        }
+    }
+}
+
+/// Which of two problems a step works on (BiLoRA).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Its batches come from the first part of the training data.
+    First,
+    /// Its batches come from the second part.
+    Second,
+}
+
+/// A module that is about to get an update.
+#[derive(Debug)]
+pub(crate) struct Planned<'a> {
+    pub module: &'a Module,
+    /// R: the setting's, or what the rule makes of it.
+    pub rank: usize,
+    /// Whether R was set for this module by name.
+    pub is_set: bool,
+}
+
 /// A module that gets an update, and where its parameters go.
 pub(crate) struct Site<'a> {
     pub module: &'a mut Module,
@@ -61,8 +120,6 @@ pub(crate) struct Site<'a> {
     pub dropout: f64,
     /// The run's seed.
     pub seed: u64,
-    /// Its place among the adapted modules, and their number.
-    pub place: (usize, usize),
 }
 
 /// A method's rule. What is left out does nothing.
@@ -81,12 +138,51 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Sees all modules that are to get an update before the first one does, in the order of
+    /// [`Rule::attach`]; may change their ranks.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if they do not fit the method.
+    fn prepare(&mut self, _plan: &mut [Planned<'_>]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The largest rank that the method can give a module: the smaller side of its map, and for an
+    /// embedding any.
+    fn largest_rank(&self, declared: &Declared) -> usize {
+        match declared.kind {
+            Kind::Embedding => usize::MAX,
+            _ => declared.inputs().min(declared.outputs()),
+        }
+    }
+
     /// Gives one module its update.
     ///
     /// # Errors
     /// [`Error::Setting`] if the module is not one that the method can adapt.
     fn attach(&mut self, _site: Site<'_>) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// How the optimiser treats a parameter, the head's among them.
+    fn treatment(&self, parameter: &Parameter) -> Treatment {
+        parameter.treatment
+    }
+
+    /// Whether updates move direction by direction, so that the optimiser has to count the steps of
+    /// every one ([`directional`] says of which parameters).
+    fn by_rows(&self) -> bool {
+        false
+    }
+
+    /// The share of the training examples that is kept for [`Level::Second`]; `None`: no split.
+    fn split(&self) -> Option<f64> {
+        None
+    }
+
+    /// Which part of the training data a step takes its batch from.
+    fn level(&self, _step: Step) -> Level {
+        Level::First
     }
 
     /// Before a step: chooses directions.
@@ -99,7 +195,8 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// After the backward pass: adds the gradient of the method's own term; returns its value.
+    /// After the backward pass and before clipping: adds the gradient of the method's own term, and
+    /// forgets those of parameters that stand still in this step; returns the term's value.
     fn regularise(
         &self,
         _step: Step,
@@ -110,13 +207,12 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         Ok(0.0)
     }
 
-    /// After the optimiser's step.
+    /// After the optimiser's step; leaves the modules as they are to be evaluated and saved.
     fn settle(
         &mut self,
-        _step: Step,
+        _made: Made<'_>,
         _modules: &mut Modules,
         _parameters: &Parameters,
-        _gradients: &Gradients,
     ) -> Result<(), Error> {
         Ok(())
     }
@@ -126,18 +222,26 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Goes back to a kept state.
+    /// Goes back to a kept state; `parameters` have gone back to theirs already.
     ///
     /// # Errors
     /// If it is not one of this method.
-    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), Error> {
+    fn restore(
+        &mut self,
+        state: &BTreeMap<String, Tensor>,
+        _modules: &mut Modules,
+        _parameters: &Parameters,
+    ) -> Result<(), Error> {
         match state.keys().next() {
             None => Ok(()),
-            Some(name) => Err(candle_core::Error::msg(format!(
-                "checkpoint: this method keeps no state, found {name}"
-            ))
-            .into()),
+            Some(name) => Err(unknown_state(name)),
         }
+    }
+
+    /// Factors (A: R × in, Bᵀ: R × out) whose product, times the adapter's scale, was taken off the
+    /// module's weight at the beginning.
+    fn taken_off(&self, _module: ModuleId) -> Option<&(Tensor, Tensor)> {
+        None
     }
 
     /// What PEFT's `adapter_config.json` calls the method: `peft_type` and the keys that differ
@@ -154,6 +258,13 @@ pub(crate) struct Peft {
     pub kind: Option<&'static str>,
     /// Further keys of the configuration.
     pub keys: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Peft {
+    fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.keys.push((key, value.into()));
+        self
+    }
 }
 
 /// Declares the methods: name in configurations, name in tables, the settings' type.
@@ -211,7 +322,20 @@ macro_rules! methods {
 
 methods! {
     Full, "full", "Full fine-tuning", full::Settings;
+    BitFit, "bitfit", "BitFit", bitfit::Settings;
     Lora, "lora", "LoRA", lora::Settings;
+    RsLora, "rs-lora", "rsLoRA", rs_lora::Settings;
+    LoraPlus, "lora-plus", "LoRA+", lora_plus::Settings;
+    Dora, "dora", "DoRA", dora::Settings;
+    Pissa, "pissa", "PiSSA", pissa::Settings;
+    Olora, "olora", "OLoRA", olora::Settings;
+    Vera, "vera", "VeRA", vera::Settings;
+    AdaLora, "adalora", "AdaLoRA", adalora::Settings;
+    Sora, "sora", "SoRA", sora::Settings;
+    DyLora, "dylora", "DyLoRA", dylora::Settings;
+    PriLora, "prilora", "PRILoRA", prilora::Settings;
+    DeltaLora, "delta-lora", "Delta-LoRA", delta_lora::Settings;
+    BiLora, "bilora", "BiLoRA", bilora::Settings;
     RLora, "r-lora", "R-LoRA", r_lora::Settings;
     GmLora, "gm-lora", "GM-LoRA", gm_lora::Settings;
     RmLora, "rm-lora", "RM-LoRA", rm_lora::Settings;
@@ -339,10 +463,13 @@ impl From<MethodTable> for toml::Table {
     fn from(table: MethodTable) -> Self {
         let mut result = Self::new();
         result.insert("name".to_owned(), table.method.key().into());
-        if !matches!(table.method, Method::Full(_)) {
-            let common = Self::try_from(table.common);
-            result.extend(common.expect("settings of numbers and names are TOML"));
+        let mut common =
+            Self::try_from(table.common).expect("settings of numbers and names are TOML");
+        if matches!(table.method, Method::Full(_) | Method::BitFit(_)) {
+            // Nothing has a rank there.
+            common.retain(|key, _| key == "train_also");
         }
+        result.extend(common);
         result.extend(table.method.settings());
         result
     }
@@ -379,7 +506,7 @@ pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
         .iter()
         .filter_map(|module| module.adapter.as_ref())
     {
-        let Some(rows) = &adapter.moving else {
+        let Some(rows) = adapter.moving.as_ref().filter(|_| !adapter.drifts) else {
             continue;
         };
         for value in [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()] {
@@ -389,6 +516,33 @@ pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
         }
     }
     moving
+}
+
+/// The parameters whose rows (or numbers) are an update's directions.
+pub(crate) fn directional(modules: &Modules) -> BTreeSet<ParameterId> {
+    let adapters = modules
+        .0
+        .iter()
+        .filter_map(|module| module.adapter.as_ref());
+    adapters
+        .flat_map(|adapter| [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()])
+        .flatten()
+        .filter_map(Value::parameter)
+        .collect()
+}
+
+/// An error about a kept state.
+fn unknown_state(name: &str) -> Error {
+    let message = format!("checkpoint: the method keeps no state of this name, found {name}");
+    candle_core::Error::msg(message).into()
+}
+
+/// A kept tensor by its name.
+fn kept<'a>(state: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor, Error> {
+    state.get(name).ok_or_else(|| {
+        candle_core::Error::msg(format!("checkpoint: expected {name} of the method, found none"))
+            .into()
+    })
 }
 
 /// A parameter as float64 numbers on the host.

@@ -7,7 +7,7 @@ mod bert;
 mod config;
 mod loading;
 #[cfg(test)]
-mod parity;
+pub(crate) mod parity;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 

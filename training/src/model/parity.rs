@@ -29,14 +29,14 @@ const AFTER: f64 = 2e-5;
 /// Where it is: Adam makes steps of the whole learning rate from it.
 const UNSTEERED: f64 = 1e-2;
 
-struct Case {
+pub(crate) struct Case {
     folder: PathBuf,
-    notes: Json,
-    tensors: Vec<(String, Vec<usize>, Vec<f64>)>,
+    pub(crate) notes: Json,
+    pub(crate) tensors: Vec<(String, Vec<usize>, Vec<f64>)>,
 }
 
 impl Case {
-    fn read(name: &str) -> Self {
+    pub(crate) fn read(name: &str) -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let notes = fs::read_to_string(fixtures.join(name).join("case.json")).unwrap();
         let notes: Json = serde_json::from_str(&notes).unwrap();
@@ -62,12 +62,12 @@ impl Case {
         }
     }
 
-    fn find(&self, name: &str) -> Option<(&[usize], &[f64])> {
+    pub(crate) fn find(&self, name: &str) -> Option<(&[usize], &[f64])> {
         let (_, shape, values) = self.tensors.iter().find(|(own, ..)| own == name)?;
         Some((shape, values))
     }
 
-    fn values(&self, name: &str) -> &[f64] {
+    pub(crate) fn values(&self, name: &str) -> &[f64] {
         self.find(name).unwrap_or_else(|| panic!("no {name}")).1
     }
 
@@ -90,7 +90,7 @@ impl Case {
         )
     }
 
-    fn inputs(&self, dtype: DType) -> Inputs {
+    pub(crate) fn inputs(&self, dtype: DType) -> Inputs {
         let whole = |values: Vec<f64>| values.into_iter().map(|value| value as u32).collect();
         if let Some((shape, pixels)) = self.find("pixel_values") {
             let pixels = Tensor::from_slice(pixels, shape, &Device::Cpu).unwrap();
@@ -113,7 +113,7 @@ impl Case {
         }
     }
 
-    fn targets(&self) -> Targets {
+    pub(crate) fn targets(&self) -> Targets {
         let whole = |name: &str| {
             self.values(name)
                 .iter()
@@ -171,7 +171,7 @@ impl Case {
         }
     }
 
-    fn load(&self, dtype: DType) -> Loaded {
+    pub(crate) fn load(&self, dtype: DType) -> Loaded {
         Loaded::read(&self.folder, self.head(), 0, dtype, &Device::Cpu).unwrap()
     }
 }
@@ -185,7 +185,7 @@ fn numbers<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<
         .collect()
 }
 
-fn flat(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor
         .flatten_all()
         .unwrap()
@@ -195,13 +195,13 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
     values
         .into_iter()
         .fold(0.0, |largest, value| value.abs().max(largest))
 }
 
-fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
+pub(crate) fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     largest(ours.iter().zip(theirs).map(|(ours, theirs)| {
         let difference = ours - theirs;

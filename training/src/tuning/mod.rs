@@ -5,5 +5,5 @@ mod batch;
 mod bench;
 
 pub(crate) use assembly::Tuned;
-pub(crate) use batch::{Batch, Item, Target};
+pub(crate) use batch::{Batch, Item, Part, Target};
 pub use bench::StepBench;
