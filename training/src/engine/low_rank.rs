@@ -38,7 +38,12 @@ pub(super) struct Branch {
 
 impl Tape<'_> {
     /// The branch of a layer with rows of numbers as its input.
-    pub(super) fn dense_branch(&self, adapter: &Adapter, x: &Tensor, site: usize) -> Result<Branch> {
+    pub(super) fn dense_branch(
+        &self,
+        adapter: &Adapter,
+        x: &Tensor,
+        site: usize,
+    ) -> Result<Branch> {
         let drop = self
             .noise
             .filter(|_| adapter.dropout > 0.0)
@@ -153,7 +158,8 @@ impl Branch {
             let da = match &self.source {
                 Source::Dense(dropped, _) => left.t()?.matmul(dropped)?,
                 Source::OneHot(indices, entries) => {
-                    let zeros = Tensor::zeros((*entries, left.dim(1)?), left.dtype(), left.device())?;
+                    let zeros =
+                        Tensor::zeros((*entries, left.dim(1)?), left.dtype(), left.device())?;
                     let columns = zeros.index_add(indices, &left.contiguous()?, 0)?;
                     columns.t()?.contiguous()?
                 }
@@ -164,9 +170,7 @@ impl Branch {
             return Ok(None);
         };
         match &self.source {
-            Source::Dense(_, Some(drop)) => {
-                Ok(Some((dx + drop.apply(&dinner.matmul(&self.a)?)?)?))
-            }
+            Source::Dense(_, Some(drop)) => Ok(Some((dx + drop.apply(&dinner.matmul(&self.a)?)?)?)),
             _ if host::is_host(&dx) => add_product_in_place(dx, &dinner, &self.a, None).map(Some),
             _ => Ok(Some((dx + dinner.matmul(&self.a)?)?)),
         }

@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::allocation::{Importance, budget, staying};
 use super::product;
 use super::{
     Common, Made, Peft, Planned, Rule, Site, Step, kept, numbers, setting, unknown_state, within,
@@ -132,18 +133,6 @@ impl Settings {
     }
 }
 
-/// The directions that may stay at a step: all `first` up to `initial`, `target` from `end` on.
-pub(super) fn budget(step: u64, initial: u64, end: u64, first: usize, target: usize) -> usize {
-    if step <= initial {
-        return first;
-    }
-    if step >= end {
-        return target;
-    }
-    let left = 1.0 - (step - initial) as f64 / (end - initial) as f64;
-    ((first - target) as f64 * left.powf(3.0) + target as f64) as usize
-}
-
 #[derive(Debug)]
 struct AdaLora {
     settings: Settings,
@@ -169,79 +158,6 @@ struct Triplets {
     e: Importance,
     /// Which directions stay for good.
     pattern: Option<Vec<bool>>,
-}
-
-/// Ī and U of a parameter.
-#[derive(Debug)]
-struct Importance {
-    id: ParameterId,
-    sensitivity: Vec<f64>,
-    uncertainty: Vec<f64>,
-}
-
-impl Importance {
-    fn new(id: ParameterId, count: usize) -> Self {
-        Self {
-            id,
-            sensitivity: vec![0.0; count],
-            uncertainty: vec![0.0; count],
-        }
-    }
-
-    fn update(
-        &mut self,
-        made: Made<'_>,
-        parameters: &Parameters,
-        beta1: f64,
-        beta2: f64,
-    ) -> Result<(), Error> {
-        let values = numbers(parameters.view(self.id))?;
-        let gradient = match made.gradients.parameter(self.id) {
-            Some(gradient) => numbers(gradient)?,
-            None => vec![0.0; values.len()],
-        };
-        let kept = self.sensitivity.iter_mut().zip(&mut self.uncertainty);
-        for ((value, gradient), (mean, spread)) in values.iter().zip(&gradient).zip(kept) {
-            let now = (value * gradient * made.factor).abs();
-            *mean = beta1 * *mean + (1.0 - beta1) * now;
-            *spread = beta2 * *spread + (1.0 - beta2) * (now - *mean).abs();
-        }
-        Ok(())
-    }
-
-    /// The mean score of every row.
-    fn scores(&self, rows: usize) -> Vec<f64> {
-        let width = self.sensitivity.len() / rows.max(1);
-        let products: Vec<_> = self
-            .sensitivity
-            .iter()
-            .zip(&self.uncertainty)
-            .map(|(mean, spread)| mean * spread)
-            .collect();
-        products
-            .chunks(width.max(1))
-            .map(|row| row.iter().sum::<f64>() / row.len() as f64)
-            .collect()
-    }
-
-    fn forget(&mut self) {
-        self.sensitivity.fill(0.0);
-        self.uncertainty.fill(0.0);
-    }
-}
-
-/// Which directions stay: those above the k-th smallest of all scores, k being how many are beyond
-/// the budget.
-pub(super) fn staying(scores: &[Vec<f64>], budget: usize) -> Vec<Vec<bool>> {
-    let mut all: Vec<f64> = scores.iter().flatten().copied().collect();
-    all.sort_by(f64::total_cmp);
-    let beyond = all.len().saturating_sub(budget);
-    let threshold = match beyond {
-        0 => f64::NEG_INFINITY,
-        beyond => all[beyond - 1],
-    };
-    let stays = |scores: &Vec<f64>| scores.iter().map(|score| *score > threshold).collect();
-    scores.iter().map(stays).collect()
 }
 
 impl AdaLora {
@@ -311,7 +227,9 @@ impl Rule for AdaLora {
         let (a, b) = product::attach_factors(&mut site, a, b, scale);
         let gate = Tensor::zeros(rank, DType::F64, &Device::Cpu)?;
         let treatment = Treatment::WITHOUT_DECAY;
-        let e = site.gathering.add(format!("{name}.lora_E"), gate, treatment);
+        let e = site
+            .gathering
+            .add(format!("{name}.lora_E"), gate, treatment);
         if let Some(adapter) = &mut site.module.adapter {
             adapter.gate = Some(Value::Trained(e));
             if declared.kind == Kind::Embedding {
@@ -414,7 +332,10 @@ impl Rule for AdaLora {
         for site in &self.sites {
             let name = &site.name;
             for (part, kept) in [("A", &site.a), ("B", &site.b), ("E", &site.e)] {
-                let kept = [("sensitivity", &kept.sensitivity), ("uncertainty", &kept.uncertainty)];
+                let kept = [
+                    ("sensitivity", &kept.sensitivity),
+                    ("uncertainty", &kept.uncertainty),
+                ];
                 for (what, values) in kept {
                     if let Ok(tensor) = vector(values) {
                         state.push((format!("{name}.{what}_{part}"), tensor));
@@ -442,7 +363,10 @@ impl Rule for AdaLora {
             let read = |name: &str, count: usize| -> Result<Vec<f64>, Error> {
                 let values = numbers(kept(state, name)?)?;
                 if values.len() != count {
-                    return Err(unknown_state(&format!("{name} of {} numbers", values.len())));
+                    return Err(unknown_state(&format!(
+                        "{name} of {} numbers",
+                        values.len()
+                    )));
                 }
                 Ok(values)
             };

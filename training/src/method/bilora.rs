@@ -84,7 +84,11 @@ impl Settings {
         within("regularisation", self.regularisation, 0.0, f64::MAX)?;
         within("entropy", self.entropy, 0.0, f64::MAX)?;
         if !(self.second_share > 0.0 && self.second_share < 1.0) {
-            return Err(setting("second_share", "above 0 and below 1", self.second_share));
+            return Err(setting(
+                "second_share",
+                "above 0 and below 1",
+                self.second_share,
+            ));
         }
         if self.inner_steps == 0 {
             return Err(setting("inner_steps", "at least 1", self.inner_steps));
@@ -169,7 +173,11 @@ impl Rule for BiLora {
 
     fn begin(&mut self, step: Step, modules: &mut Modules, _: &Parameters) -> Result<(), Error> {
         let is_first = self.level(step) == Level::First;
-        for adapter in modules.0.iter_mut().filter_map(|module| module.adapter.as_mut()) {
+        for adapter in modules
+            .0
+            .iter_mut()
+            .filter_map(|module| module.adapter.as_mut())
+        {
             adapter.factors_move = is_first;
             adapter.gate_moves = !is_first;
         }
@@ -192,7 +200,10 @@ impl Rule for BiLora {
             return regulariser.add(step, modules, parameters, gradients);
         }
         // The head and whatever else trains.
-        for (id, _) in parameters.parts().filter(|(id, _)| !self.gates.contains(id)) {
+        for (id, _) in parameters
+            .parts()
+            .filter(|(id, _)| !self.gates.contains(id))
+        {
             gradients.forget(id);
         }
         match self.settings.values {

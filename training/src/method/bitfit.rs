@@ -43,7 +43,10 @@ impl Rule for BitFit {
         let chosen = |name: &str| {
             self.components.is_empty()
                 || name.contains("pooler")
-                || self.components.iter().any(|part| name.contains(part.as_str()))
+                || self
+                    .components
+                    .iter()
+                    .any(|part| name.contains(part.as_str()))
         };
         let pretrained: Vec<_> = modules
             .0
@@ -56,7 +59,10 @@ impl Rule for BitFit {
             return Err(setting("name", expected, "bitfit"));
         }
         for part in &self.components {
-            if !pretrained.iter().any(|module| module.name.contains(part.as_str())) {
+            if !pretrained
+                .iter()
+                .any(|module| module.name.contains(part.as_str()))
+            {
                 let expected = "parts of the names of modules with a bias";
                 return Err(setting("components", expected, format!("{part:?}")));
             }

@@ -83,8 +83,13 @@ struct Moving {
 
 impl Moving {
     /// W now.
-    fn weight(&self, lambda: f64, modules: &Modules, module: ModuleId, parameters: &Parameters)
-    -> Result<Option<Tensor>, Error> {
+    fn weight(
+        &self,
+        lambda: f64,
+        modules: &Modules,
+        module: ModuleId,
+        parameters: &Parameters,
+    ) -> Result<Option<Tensor>, Error> {
         let Some((a, b)) = &self.start else {
             return Ok(None);
         };
@@ -134,7 +139,11 @@ impl Rule for DeltaLora {
         if step.number <= self.settings.start {
             return Ok(());
         }
-        for moving in self.sites.values_mut().filter(|moving| moving.start.is_none()) {
+        for moving in self
+            .sites
+            .values_mut()
+            .filter(|moving| moving.start.is_none())
+        {
             // Views of the buffer change with it.
             let (a, b) = (parameters.view(moving.a), parameters.view(moving.b));
             moving.start = Some((a.copy()?, b.copy()?));

@@ -5,6 +5,7 @@
 //! models know no method. A new one is a file here and a line in `methods!`.
 
 mod adalora;
+mod allocation;
 mod bilora;
 mod bitfit;
 mod delta_lora;
@@ -540,8 +541,10 @@ fn unknown_state(name: &str) -> Error {
 /// A kept tensor by its name.
 fn kept<'a>(state: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor, Error> {
     state.get(name).ok_or_else(|| {
-        candle_core::Error::msg(format!("checkpoint: expected {name} of the method, found none"))
-            .into()
+        candle_core::Error::msg(format!(
+            "checkpoint: expected {name} of the method, found none"
+        ))
+        .into()
     })
 }
 

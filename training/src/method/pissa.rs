@@ -48,8 +48,10 @@ impl Rule for Pissa {
             let mut a = vt.slice_axis(Axis(0), first).to_owned();
             let mut b = u.slice_axis(Axis(1), first).to_owned();
             for (index, sigma) in sigma.iter().take(rank).enumerate() {
-                a.index_axis_mut(Axis(0), index).mapv_inplace(|x| x * sigma.sqrt());
-                b.index_axis_mut(Axis(1), index).mapv_inplace(|x| x * sigma.sqrt());
+                a.index_axis_mut(Axis(0), index)
+                    .mapv_inplace(|x| x * sigma.sqrt());
+                b.index_axis_mut(Axis(1), index)
+                    .mapv_inplace(|x| x * sigma.sqrt());
             }
             Ok((a, b))
         })

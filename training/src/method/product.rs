@@ -32,7 +32,10 @@ impl FirstValues {
 }
 
 /// A (R × in) and Bᵀ (R × out) at the beginning.
-pub(super) fn first_factors(site: &Site<'_>, first: FirstValues) -> Result<(Tensor, Tensor), Error> {
+pub(super) fn first_factors(
+    site: &Site<'_>,
+    first: FirstValues,
+) -> Result<(Tensor, Tensor), Error> {
     let declared = &site.module.declared;
     let (inputs, outputs) = (declared.inputs(), declared.outputs());
     let (rank, seed, name) = (site.rank, site.seed, &declared.name);

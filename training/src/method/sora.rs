@@ -185,7 +185,9 @@ impl Rule for Sora {
             epsilon: Some(1e-6),
             ..Treatment::WITHOUT_DECAY
         };
-        let gate = site.gathering.add(format!("{name}.lora_gate"), gate, treatment);
+        let gate = site
+            .gathering
+            .add(format!("{name}.lora_gate"), gate, treatment);
         self.gates.push(gate);
         self.count += site.rank;
         if let Some(adapter) = &mut site.module.adapter {

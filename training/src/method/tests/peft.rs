@@ -1,0 +1,279 @@
+//! Methods that PEFT has, against it: see `tests/fixtures/models/NOTES.md`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor, safetensors};
+
+use super::*;
+use crate::method::allocation::budget;
+use crate::model::parity::{distance, largest};
+use crate::module::{Module, Value};
+
+/// Of logits, absolute; the reference's own error is below 1e-6.
+const LOGITS: f64 = 2e-5;
+
+/// Of a gradient, relative to its largest entry, and 1e-6 of the largest of all.
+const GRADIENT: f64 = 1e-4;
+
+/// Of a decomposition in float32 against ours in float64, relative to the largest entry.
+const DECOMPOSITION: f64 = 1e-4;
+
+const TARGETS: &str =
+    r#"targets = ["query", "key", "value", "intermediate.dense", "output.dense"]"#;
+
+fn folder(case: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/peft");
+    fixtures.join(case)
+}
+
+fn saved(folder: &Path) -> BTreeMap<String, Tensor> {
+    let file = folder.join("adapter_model.safetensors");
+    assert!(fs::exists(&file).unwrap(), "{}", file.display());
+    let tensors = safetensors::load(&file, &Device::Cpu).unwrap();
+    tensors.into_iter().collect()
+}
+
+/// PEFT's tensor under our name and in our shape.
+fn ours(name: &str, tensor: &Tensor) -> (String, Tensor) {
+    let name = name.strip_prefix("base_model.model.").unwrap();
+    let factor = |part: &str| name.contains(part);
+    let name = match factor(".lora_") {
+        true => name.strip_suffix(".weight").unwrap_or(name),
+        false => name,
+    };
+    let tensor = if factor(".lora_B") {
+        tensor.t().unwrap().contiguous().unwrap()
+    } else if factor(".lora_E") {
+        tensor.flatten_all().unwrap()
+    } else {
+        tensor.clone()
+    };
+    (name.to_owned(), tensor)
+}
+
+/// The adapter's tensors into our parameters, every one of which must get its own.
+fn load(tuned: &Tuned, folder: &Path) {
+    let mut count = 0;
+    for (name, tensor) in saved(folder) {
+        if !name.starts_with("base_model.model.") {
+            continue;
+        }
+        let (name, tensor) = ours(&name, &tensor);
+        let id = find(&tuned.parameters, &name);
+        assert_eq!(tuned.parameters.part(id).shape, tensor.dims(), "{name}");
+        tuned.parameters.set(id, &tensor).unwrap();
+        count += 1;
+    }
+    assert_eq!(count, tuned.parameters.len());
+}
+
+fn reference_batch() -> Batch {
+    let case = Case::read("bert-cls");
+    let part = Part {
+        inputs: case.inputs(DType::F32),
+        targets: case.targets(),
+    };
+    Batch {
+        items: part.targets.count(),
+        parts: vec![part],
+    }
+}
+
+fn method(text: &str) -> MethodTable {
+    toml::from_str(&format!("{text}\n{TARGETS}")).unwrap()
+}
+
+fn pull(tuned: &Tuned, batch: &Batch, step: Step) -> (f64, Gradients) {
+    let pull = tuned.pull(batch, None).unwrap();
+    let mut gradients = pull.gradients;
+    let term = tuned
+        .rule
+        .regularise(step, &tuned.modules, &tuned.parameters, &mut gradients)
+        .unwrap();
+    (pull.loss + term, gradients)
+}
+
+/// Logits, loss and every gradient.
+fn check(name: &str, text: &str) -> Tuned {
+    let case = Case::read(&format!("peft/{name}"));
+    let tuned = tuned(&method(text), DType::F32);
+    load(&tuned, &folder(name));
+    let batch = reference_batch();
+    let logits = flat(&tuned.outputs(&batch).unwrap()[0]);
+    let error = distance(&logits, case.values("logits"));
+    assert!(error < LOGITS, "{name}: logits differ by {error}");
+    let (loss, gradients) = pull(&tuned, &batch, at(0));
+    let error = (loss - case.values("loss")[0]).abs();
+    assert!(error < 1e-5, "{name}: loss differs by {error}");
+    let theirs: Vec<_> = case
+        .tensors
+        .iter()
+        .filter_map(|(name, shape, values)| {
+            let tensor = Tensor::from_slice(values, shape.as_slice(), &Device::Cpu).unwrap();
+            let (name, tensor) = ours(name.strip_prefix("grad.")?, &tensor);
+            Some((name, flat(&tensor)))
+        })
+        .collect();
+    let overall = largest(theirs.iter().flat_map(|(_, values)| values.clone()));
+    for (part, theirs) in &theirs {
+        let id = find(&tuned.parameters, part);
+        let ours = flat(gradients.parameter(id).unwrap());
+        let error = distance(&ours, theirs);
+        let allowed = GRADIENT * largest(theirs.clone()) + 1e-6 * overall;
+        assert!(
+            error <= allowed,
+            "{name}: gradient of {part} differs by {error}"
+        );
+    }
+    assert_eq!(theirs.len(), tuned.parameters.len(), "{name}");
+    tuned
+}
+
+#[test]
+fn products() {
+    check("bert-cls-lora", "name = \"lora\"\nrank = 4\nalpha = 8");
+    check("bert-cls-rslora", "name = \"rs-lora\"\nrank = 4\nalpha = 8");
+    check("bert-cls-dora", "name = \"dora\"\nrank = 4\nalpha = 8");
+    let plus = "name = \"lora-plus\"\nrank = 4\nalpha = 8";
+    check("bert-cls-lora", plus);
+}
+
+#[test]
+fn shared_projections_are_drawn_alike() {
+    let tuned = check("bert-cls-vera", "name = \"vera\"\nrank = 8");
+    let saved = saved(&folder("bert-cls-vera"));
+    let (a, b) = (&saved["base_model.vera_A"], &saved["base_model.vera_B"]);
+    let mut compared = 0;
+    for module in &tuned.modules.0 {
+        let Some(adapter) = &module.adapter else {
+            continue;
+        };
+        let of = |value: &Value| flat(value.tensor(&tuned.parameters));
+        let a = a.narrow(1, 0, module.declared.inputs()).unwrap();
+        let b = b.narrow(0, 0, module.declared.outputs()).unwrap();
+        assert_eq!(of(&adapter.a), flat(&a));
+        assert_eq!(of(&adapter.b), flat(&b.t().unwrap()));
+        compared += 1;
+    }
+    assert_eq!(compared, 12);
+}
+
+/// B A of a module, outputs × inputs, from A and B as PEFT keeps them.
+fn product(saved: &BTreeMap<String, Tensor>, module: &Module) -> Vec<f64> {
+    let name = format!("base_model.model.{}", module.declared.name);
+    let part = |part: &str| &saved[&format!("{name}.{part}.weight")];
+    let product = part("lora_B").matmul(part("lora_A")).unwrap();
+    flat(&product)
+}
+
+#[test]
+fn parts_of_the_weight() {
+    for name in ["pissa", "olora"] {
+        let text = format!("name = \"{name}\"\nrank = 4\nalpha = 8");
+        let case = format!("bert-cls-{name}");
+        let trained = check(&case, &text);
+        let first = saved(&folder(&case).join("initial"));
+        let last = saved(&folder(&case));
+        let converted = saved(&folder(&case).join("converted"));
+        let mut compared = 0;
+        for module in &trained.modules.0 {
+            let Some((a, b)) = trained.rule.taken_off(module.id) else {
+                continue;
+            };
+            let taken = flat(&b.t().unwrap().matmul(a).unwrap());
+            let error = relative(&taken, &product(&first, module));
+            assert!(error < DECOMPOSITION, "{name}: {error}");
+            // PEFT's plain LoRA of twice the rank, s = 16/8.
+            let change: Vec<_> = product(&last, module)
+                .iter()
+                .zip(&taken)
+                .map(|(now, taken)| now - taken)
+                .collect();
+            let error = relative(&change, &product(&converted, module));
+            assert!(error < DECOMPOSITION, "{name}: {error}");
+            compared += 1;
+        }
+        assert_eq!(compared, 12);
+    }
+}
+
+const ADALORA: &str = "name = \"adalora\"\nrank = 3\nfirst_rank = 6\nalpha = 8\ninitial_steps = 1\n\
+                       final_steps = 2\nregulariser = \"mean-norm\"\nregularisation = 0.5";
+
+#[test]
+fn adaptive_budgets() {
+    check("bert-cls-adalora", ADALORA);
+}
+
+/// Of E after steps of Adam at a rate of 0.01, absolute: float32 drifts apart by rounding.
+const DRIFT: f64 = 5e-5;
+
+#[test]
+fn a_run_of_adaptive_budgets() {
+    let case = Case::read("peft/bert-cls-adalora-run");
+    let mut tuned = tuned(&method(ADALORA), DType::F32);
+    load(&tuned, &folder("bert-cls-adalora-run").join("initial"));
+    let rule = Rule::AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        decay: 0.0,
+    };
+    let batch = reference_batch();
+    let mut optimizer = Optimizer::new(rule, &tuned.parameters, |_| false).unwrap();
+    let budgets = case.notes["budgets"].as_array().unwrap();
+    for number in 0..8 {
+        let step = Step {
+            of: 8,
+            ..at(number)
+        };
+        tuned
+            .rule
+            .begin(step, &mut tuned.modules, &tuned.parameters)
+            .unwrap();
+        let (loss, gradients) = pull(&tuned, &batch, step);
+        let error = (loss - case.values("losses")[number as usize]).abs();
+        assert!(error < 1e-4, "step {number}: loss differs by {error}");
+        optimizer
+            .step(&tuned.parameters, &gradients, |_| None, 1e-2, 1.0)
+            .unwrap();
+        let made = Made {
+            step,
+            rate: 1e-2,
+            peak: 1e-2,
+            factor: 1.0,
+            gradients: &gradients,
+        };
+        tuned
+            .rule
+            .settle(made, &mut tuned.modules, &tuned.parameters)
+            .unwrap();
+        let expected = budgets[number as usize].as_u64().unwrap() as usize;
+        assert_eq!(budget(number, 1, 6, 72, 36), expected, "step {number}");
+        let prefix = format!("step.{number}.");
+        let mut compared = 0;
+        for (name, _, theirs) in &case.tensors {
+            let Some(name) = name.strip_prefix(&prefix) else {
+                continue;
+            };
+            let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+            let ours = flat(tuned.parameters.view(find(&tuned.parameters, name)));
+            let zeros = |values: &[f64]| values.iter().map(|e| *e == 0.0).collect::<Vec<_>>();
+            assert_eq!(zeros(&ours), zeros(theirs), "step {number}: {name}");
+            let error = distance(&ours, theirs);
+            assert!(error < DRIFT, "step {number}: {name} differs by {error}");
+            compared += 1;
+        }
+        assert_eq!(compared, 12, "step {number}");
+    }
+    for (name, rank) in case.notes["ranks"].as_object().unwrap() {
+        let e = flat(tuned.parameters.view(find(&tuned.parameters, name)));
+        let rank = rank.as_u64().unwrap() as usize;
+        assert_eq!(e.iter().filter(|e| **e != 0.0).count(), rank, "{name}");
+    }
+    // Theirs is the pruned adapter, loaded again: the scale is still that of the first ranks.
+    let logits = flat(&tuned.outputs(&batch).unwrap()[0]);
+    let error = distance(&logits, case.values("logits"));
+    assert!(error < 1e-3, "logits differ by {error}");
+}
