@@ -8,13 +8,15 @@
 //! dm = Σ dY ⊙ u / ‖V‖          du = k ⊙ dY
 //! ```
 //!
-//! The first two terms with W cancel where nothing is dropped.
+//! The first two terms with W cancel where nothing is dropped. If the norm is not a constant but goes
+//! along (a setting), V has a further gradient V diag(e), e = −k ⊙ Σ dY ⊙ u / ‖V‖².
 
 use candle_core::{D, Result, Tensor};
 
 use super::host;
 use super::linear::{add_bias, add_product_in_place, column_sums};
-use super::tape::{Tape, Var};
+use super::parameters::ParameterId;
+use super::tape::{Gradients, Tape, Var};
 use crate::module::{Adapter, Module, Value};
 
 impl Tape<'_> {
@@ -29,11 +31,8 @@ impl Tape<'_> {
         let of = |value: &Value| value.tensor(self.parameters).to_dtype(input.dtype());
         let (a, b) = (of(&adapter.a)?, of(&adapter.b)?);
         let scale = adapter.scale;
-        let Some(magnitude) = adapter.magnitude else {
-            candle_core::bail!("a decomposed layer without magnitudes");
-        };
-        let lengths = row_lengths(&weight, &a, &b, scale)?;
-        let factor = (self.parameters.view(magnitude).to_dtype(input.dtype())? / &lengths)?;
+        let scaling = self.scaling(adapter, &weight)?;
+        let factor = scaling.factor.clone();
         let drop = self
             .noise
             .filter(|_| adapter.dropout > 0.0)
@@ -62,8 +61,7 @@ impl Tape<'_> {
             if let Some(id) = own_bias {
                 gradients.add_parameter(id, column_sums(&dy)?)?;
             }
-            let along = column_sums(&(&dy * &whole)?)?;
-            gradients.add_parameter(magnitude, (along / &lengths)?)?;
+            scaling.backward(&dy, &whole, &weight, gradients)?;
             let du = dy.broadcast_mul(&factor)?;
             let dinner = (du.matmul(&b.t()?)? * scale)?;
             if let Some(id) = parameters.1 {
@@ -92,6 +90,65 @@ impl Tape<'_> {
             };
             gradients.add(&x, dx)
         }))
+    }
+}
+
+/// What a decomposed layer multiplies its outputs with.
+pub(super) struct Scaling {
+    /// k = m/‖V‖, one number an output.
+    pub factor: Tensor,
+    lengths: Tensor,
+    magnitude: ParameterId,
+    a: Tensor,
+    b: Tensor,
+    adapter: Adapter,
+}
+
+impl Tape<'_> {
+    /// Of a layer with magnitudes and this weight (inputs × outputs).
+    pub(super) fn scaling(&self, adapter: &Adapter, weight: &Tensor) -> Result<Scaling> {
+        let of = |value: &Value| value.tensor(self.parameters).to_dtype(weight.dtype());
+        let (a, b) = (of(&adapter.a)?, of(&adapter.b)?);
+        let Some(magnitude) = adapter.magnitude else {
+            candle_core::bail!("a decomposed layer without magnitudes");
+        };
+        let lengths = row_lengths(weight, &a, &b, adapter.scale)?;
+        Ok(Scaling {
+            factor: (self.parameters.view(magnitude).to_dtype(weight.dtype())? / &lengths)?,
+            lengths,
+            magnitude,
+            a,
+            b,
+            adapter: adapter.clone(),
+        })
+    }
+}
+
+impl Scaling {
+    /// Gradients from dY and what k multiplied, those of the factors only if the norm goes along.
+    pub fn backward(
+        &self,
+        dy: &Tensor,
+        whole: &Tensor,
+        weight: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let along = column_sums(&(dy * whole)?)?;
+        gradients.add_parameter(self.magnitude, (&along / &self.lengths)?)?;
+        if !self.adapter.norm_goes_along {
+            return Ok(());
+        }
+        let scale = self.adapter.scale;
+        let e = ((along * &self.factor)? / self.lengths.sqr()?)?;
+        let e = (e * -scale)?;
+        let v = (weight + (self.a.t()?.matmul(&self.b)? * scale)?)?;
+        if let Some(id) = self.adapter.b.parameter() {
+            gradients.add_parameter(id, self.a.matmul(&v)?.broadcast_mul(&e)?)?;
+        }
+        if let Some(id) = self.adapter.a.parameter() {
+            gradients.add_parameter(id, self.b.broadcast_mul(&e)?.matmul(&v.t()?)?)?;
+        }
+        Ok(())
     }
 }
 

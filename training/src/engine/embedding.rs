@@ -7,16 +7,8 @@
 
 use candle_core::{Result, Tensor};
 
-use super::decomposed::row_lengths;
-use super::linear::column_sums;
 use super::tape::{Tape, Var};
-use crate::module::{Adapter, Module, Value};
-
-/// DoRA's k = m/‖V‖ and ‖V‖, one number a column.
-struct Lengths {
-    factor: Tensor,
-    lengths: Tensor,
-}
+use crate::module::Module;
 
 impl Tape<'_> {
     /// The rows `indices` of a module's weight (entries × width) with its update: an embedding, or a
@@ -37,18 +29,17 @@ impl Tape<'_> {
         let branch = adapter
             .map(|adapter| self.one_hot_branch(adapter, &indices, &weight))
             .transpose()?;
-        let magnitude = adapter.and_then(|adapter| adapter.magnitude);
-        let scaled = match (adapter, magnitude) {
-            (Some(adapter), Some(_)) => Some(self.lengths(adapter, &weight)?),
-            _ => None,
-        };
+        let scaling = adapter
+            .filter(|adapter| adapter.magnitude.is_some())
+            .map(|adapter| self.scaling(adapter, &weight))
+            .transpose()?;
         let whole = match &branch {
             None => base,
             Some(branch) => branch.add_to(base, None)?,
         };
-        let value = match &scaled {
+        let value = match &scaling {
             None => whole.clone(),
-            Some(scaled) => whole.broadcast_mul(&scaled.factor)?,
+            Some(scaling) => whole.broadcast_mul(&scaling.factor)?,
         };
         if !self.wants([], own.is_some() || branch.is_some()) {
             return Ok(Var::constant(value));
@@ -62,13 +53,12 @@ impl Tape<'_> {
                 let ones = Tensor::ones(indices.dim(0)?, dy.dtype(), dy.device())?;
                 gradients.observe(module, zeros.index_add(&indices, &ones, 0)?)?;
             }
-            let dy = match (&scaled, magnitude) {
-                (Some(scaled), Some(id)) => {
-                    let along = column_sums(&(&dy * &whole)?)?;
-                    gradients.add_parameter(id, (along / &scaled.lengths)?)?;
-                    dy.broadcast_mul(&scaled.factor)?
+            let dy = match &scaling {
+                Some(scaling) => {
+                    scaling.backward(&dy, &whole, &weight, gradients)?;
+                    dy.broadcast_mul(&scaling.factor)?
                 }
-                _ => dy,
+                None => dy,
             };
             if let Some(id) = own {
                 let zeros = Tensor::zeros((entries, dy.dim(1)?), dy.dtype(), dy.device())?;
@@ -80,19 +70,5 @@ impl Tape<'_> {
             }
             Ok(())
         }))
-    }
-
-    fn lengths(&self, adapter: &Adapter, weight: &Tensor) -> Result<Lengths> {
-        let of = |value: &Value| value.tensor(self.parameters).to_dtype(weight.dtype());
-        let (a, b) = (of(&adapter.a)?, of(&adapter.b)?);
-        let lengths = row_lengths(weight, &a, &b, adapter.scale)?;
-        let magnitude = match adapter.magnitude {
-            Some(id) => self.parameters.view(id).to_dtype(weight.dtype())?,
-            None => lengths.clone(),
-        };
-        Ok(Lengths {
-            factor: (magnitude / &lengths)?,
-            lengths,
-        })
     }
 }

@@ -34,15 +34,13 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::allocation::{Importance, budget, staying};
+use super::allocation::{Importance, Triplets, budget, staying};
 use super::product;
-use super::{
-    Common, Made, Peft, Planned, Rule, Site, Step, kept, numbers, setting, unknown_state, within,
-};
+use super::{Common, Made, Peft, Planned, Rule, Site, Step, setting, unknown_state, within};
 use crate::Error;
 use crate::draw::normal;
 use crate::engine::parameters::Treatment;
-use crate::engine::{Gradients, ParameterId, Parameters};
+use crate::engine::{Gradients, Parameters};
 use crate::module::{Kind, Modules, Value};
 
 /// Which regulariser keeps the factors orthogonal.
@@ -147,19 +145,6 @@ struct AdaLora {
     total: u64,
 }
 
-/// One module's directions.
-#[derive(Debug)]
-struct Triplets {
-    name: String,
-    /// R₀.
-    rank: usize,
-    a: Importance,
-    b: Importance,
-    e: Importance,
-    /// Which directions stay for good.
-    pattern: Option<Vec<bool>>,
-}
-
 impl AdaLora {
     fn budget(&self, step: Step) -> Result<usize, Error> {
         let (end, initial) = self.settings.ends(step.of)?;
@@ -169,31 +154,9 @@ impl AdaLora {
     }
 
     fn patterns(&self, budget: usize) -> Vec<Vec<bool>> {
-        let scores: Vec<Vec<f64>> = self
-            .sites
-            .iter()
-            .map(|site| {
-                let parts = [&site.e, &site.a, &site.b].map(|part| part.scores(site.rank));
-                let [e, a, b] = parts;
-                let sum = e.iter().zip(a).zip(b);
-                sum.map(|((e, a), b)| e + (a + b)).collect()
-            })
-            .collect();
+        let scores: Vec<_> = self.sites.iter().map(Triplets::scores).collect();
         staying(&scores, budget)
     }
-}
-
-/// Sets E to zero where a direction does not stay.
-fn mask(id: ParameterId, pattern: &[bool], parameters: &Parameters) -> Result<(), Error> {
-    let gate = parameters.view(id);
-    let values = numbers(gate)?;
-    let masked: Vec<_> = values
-        .into_iter()
-        .zip(pattern)
-        .map(|(value, stays)| if *stays { value } else { 0.0 })
-        .collect();
-    let masked = Tensor::from_vec(masked, gate.dims(), &Device::Cpu)?;
-    Ok(parameters.set(id, &masked.to_device(gate.device())?)?)
 }
 
 impl Rule for AdaLora {
@@ -297,14 +260,14 @@ impl Rule for AdaLora {
         if step < end {
             let (beta1, beta2) = (self.settings.beta1, self.settings.beta2);
             for site in &mut self.sites {
-                for part in [&mut site.a, &mut site.b, &mut site.e] {
+                for part in site.parts() {
                     part.update(made, parameters, beta1, beta2)?;
                 }
             }
             if step > initial && step.is_multiple_of(self.settings.period) {
                 let patterns = self.patterns(self.budget(made.step)?);
                 for (site, pattern) in self.sites.iter().zip(patterns) {
-                    mask(site.e.id, &pattern, parameters)?;
+                    site.mask(&pattern, parameters)?;
                 }
             }
             return Ok(());
@@ -313,42 +276,21 @@ impl Rule for AdaLora {
             let patterns = self.patterns(self.budget(made.step)?);
             for (site, pattern) in self.sites.iter_mut().zip(patterns) {
                 site.pattern = Some(pattern);
-                for part in [&mut site.a, &mut site.b, &mut site.e] {
+                for part in site.parts() {
                     part.forget();
                 }
             }
         }
         for site in &self.sites {
             if let Some(pattern) = &site.pattern {
-                mask(site.e.id, pattern, parameters)?;
+                site.mask(pattern, parameters)?;
             }
         }
         Ok(())
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {
-        let mut state = Vec::new();
-        let vector = |values: &[f64]| Tensor::from_slice(values, values.len(), &Device::Cpu);
-        for site in &self.sites {
-            let name = &site.name;
-            for (part, kept) in [("A", &site.a), ("B", &site.b), ("E", &site.e)] {
-                let kept = [
-                    ("sensitivity", &kept.sensitivity),
-                    ("uncertainty", &kept.uncertainty),
-                ];
-                for (what, values) in kept {
-                    if let Ok(tensor) = vector(values) {
-                        state.push((format!("{name}.{what}_{part}"), tensor));
-                    }
-                }
-            }
-            let pattern = site.pattern.iter().flatten();
-            let pattern: Vec<_> = pattern.map(|stays| f64::from(u8::from(*stays))).collect();
-            if let (false, Ok(tensor)) = (pattern.is_empty(), vector(&pattern)) {
-                state.push((format!("{name}.pattern"), tensor));
-            }
-        }
-        state
+        self.sites.iter().flat_map(Triplets::state).collect()
     }
 
     fn restore(
@@ -359,31 +301,7 @@ impl Rule for AdaLora {
     ) -> Result<(), Error> {
         let mut known = 0;
         for site in &mut self.sites {
-            let name = site.name.clone();
-            let read = |name: &str, count: usize| -> Result<Vec<f64>, Error> {
-                let values = numbers(kept(state, name)?)?;
-                if values.len() != count {
-                    return Err(unknown_state(&format!(
-                        "{name} of {} numbers",
-                        values.len()
-                    )));
-                }
-                Ok(values)
-            };
-            let parts = [("A", &mut site.a), ("B", &mut site.b), ("E", &mut site.e)];
-            for (part, kept) in parts {
-                let count = kept.sensitivity.len();
-                kept.sensitivity = read(&format!("{name}.sensitivity_{part}"), count)?;
-                kept.uncertainty = read(&format!("{name}.uncertainty_{part}"), count)?;
-                known += 2;
-            }
-            let pattern = format!("{name}.pattern");
-            site.pattern = None;
-            if state.contains_key(&pattern) {
-                let values = read(&pattern, site.rank)?;
-                site.pattern = Some(values.into_iter().map(|value| value != 0.0).collect());
-                known += 1;
-            }
+            known += site.restore(state)?;
         }
         if known != state.len() {
             return Err(unknown_state("tensors of other modules"));

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! and that is how W is computed here: nothing is lost to rounding however small a step's change is,
-//! and a checkpoint keeps B* and A* instead of W. The whole update, W's change and the branch
+//! and a checkpoint keeps B* and A* instead of W (W₀ stays in memory beside W). The whole update, W's change and the branch
 //! together, is s((1 + λ) B A − λ B* A*): of rank 2R at most, against what the title says. In PEFT a
 //! plain LoRA of rank 2R and α doubled: [(1 + λ)B, −λB*] and [A; A*]. Dropout has to be 0, since W's
 //! change sees none. Source: the paper's algorithm 1, through a third-party copy; λ = 2, K = 500.

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! m begins at ‖V‖ of the first factors, so that W' = W. On the way back ‖V‖ is a constant (the
-//! paper's section 4.3, and PEFT): `decomposed` has the gradients. The paper says “column-wise”;
+//! paper's section 4.3, PEFT, and the authors' `dora_simple`), or it goes along (the authors'
+//! `dora_simple` = false): a setting; `decomposed` has the gradients. The paper says “column-wise”;
 //! its weights stand the other way round, and code and paper mean one length an output. m gets no
 //! weight decay. In PEFT: LoRA's A and B, `lora_magnitude_vector` = m, and `use_dora`. Source: NVlabs'
-//! DoRA (7e2f10a) with `dora_simple`; huggingface/peft.
+//! DoRA (7e2f10a); huggingface/peft.
 
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -21,10 +22,23 @@ use crate::engine::parameters::Treatment;
 use crate::engine::row_lengths;
 use crate::module::Value;
 
+/// What the lengths of V are on the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// A constant.
+    #[default]
+    Constant,
+    /// A function of A and B.
+    Differentiated,
+}
+
 /// DoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// What the lengths of V are on the way back.
+    pub norm: Norm,
     /// How A begins.
     pub initialisation: FirstValues,
 }
@@ -32,20 +46,20 @@ pub struct Settings {
 impl Settings {
     pub(super) fn rule(&self, _common: &Common) -> Result<Box<dyn Rule>, Error> {
         Ok(Box::new(Dora {
-            initialisation: self.initialisation,
+            settings: self.clone(),
         }))
     }
 }
 
 #[derive(Debug)]
 struct Dora {
-    initialisation: FirstValues,
+    settings: Settings,
 }
 
 impl Rule for Dora {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
         let scale = site.alpha / site.rank as f64;
-        let (a, b) = product::first_factors(&site, self.initialisation)?;
+        let (a, b) = product::first_factors(&site, self.settings.initialisation)?;
         let declared = &site.module.declared;
         let Value::Frozen(weight) = &site.module.weight else {
             return Err(product::no_frozen_weight(declared));
@@ -59,11 +73,12 @@ impl Rule for Dora {
         let magnitude = site.gathering.add(name, lengths, Treatment::WITHOUT_DECAY);
         if let Some(adapter) = &mut site.module.adapter {
             adapter.magnitude = Some(magnitude);
+            adapter.norm_goes_along = self.settings.norm == Norm::Differentiated;
         }
         Ok(())
     }
 
     fn peft(&self) -> Peft {
-        self.initialisation.peft().with("use_dora", true)
+        self.settings.initialisation.peft().with("use_dora", true)
     }
 }

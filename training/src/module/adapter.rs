@@ -59,6 +59,8 @@ pub(crate) struct Adapter {
     pub output_gate: Option<Value>,
     /// DoRA's m, one number an output: the rows of W + ΔW are scaled to these lengths.
     pub magnitude: Option<ParameterId>,
+    /// Whether the lengths that m is divided by are no constant on the way back.
+    pub norm_goes_along: bool,
     /// s.
     pub scale: f64,
     /// Probability of dropout on the update's input.
@@ -93,6 +95,7 @@ impl Adapter {
             squash: Squash::None,
             output_gate: None,
             magnitude: None,
+            norm_goes_along: false,
             scale,
             dropout,
             used: None,

@@ -177,7 +177,7 @@ pub(super) fn direction(count: usize, rows: Option<&[u32]>, width: usize) -> Vec
 
 /// Compares every gradient with a central difference along one direction of the rows that move.
 fn check_gradients(run: &Run, text: &str, skip: impl Fn(&str) -> bool) {
-    const H: f64 = 1e-5;
+    const H: f64 = 2e-6;
     let (_, gradients) = run.pull(None);
     let parameters = &run.tuned.parameters;
     let adapters = run
@@ -246,12 +246,13 @@ fn check_gradients(run: &Run, text: &str, skip: impl Fn(&str) -> bool) {
 fn gradients_are_slopes() {
     for text in TABLES {
         let mut run = Run::new(&table(text));
+        run.batch.parts.truncate(1);
         // B has moved, and both of BiLoRA's levels come.
         run.steps(2);
         for _ in 0..2 {
             run.begin();
             // DoRA's norm is a constant on the way back: see the next test.
-            let is_decomposed = text.contains("dora");
+            let is_decomposed = text.contains("dora") && !text.contains("norm");
             check_gradients(&run, text, |name| {
                 is_decomposed && (name.ends_with("lora_A") || name.ends_with("lora_B"))
             });

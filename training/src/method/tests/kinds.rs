@@ -133,10 +133,11 @@ impl Layer {
     }
 }
 
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 12] = [
     "name = \"lora\"",
     "name = \"rs-lora\"",
     "name = \"dora\"",
+    "name = \"dora\"\nnorm = \"differentiated\"",
     "name = \"pissa\"",
     "name = \"olora\"",
     "name = \"vera\"",
@@ -183,14 +184,14 @@ fn gradients_are_slopes() {
                 adapter.moving = mask.clone();
                 let factors = [adapter.a.parameter(), adapter.b.parameter()];
                 let is_decomposed = adapter.magnitude.is_some();
+                let is_held = is_decomposed && (!adapter.norm_goes_along || mask.is_some());
                 let (_, gradients) = layer.pull();
                 let mut checked = 0;
                 for (id, part) in layer.parameters.parts() {
                     let is_factor = factors.contains(&Some(id));
                     // DoRA's norm is a constant on the way back and knows no mask.
-                    let Some(gradient) = gradients
-                        .parameter(id)
-                        .filter(|_| !(is_factor && is_decomposed))
+                    let Some(gradient) =
+                        gradients.parameter(id).filter(|_| !(is_factor && is_held))
                     else {
                         continue;
                     };

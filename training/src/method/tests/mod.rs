@@ -1,22 +1,28 @@
 //! Every method on a small BERT (and single modules of every kind), in float64.
 
+mod beginnings;
 mod every;
 mod kinds;
 mod peft;
-mod special;
+mod ranks;
+mod settings;
+mod steps;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use ndarray::Array2;
+use rankwise_analysis::linalg::singular_values;
 
 use super::{Made, MethodTable, Step, directional, moving};
 use crate::engine::optimizer::{Moments, Optimizer, Rule, gradient_norm};
 use crate::engine::{Gradients, ParameterId, Parameters};
 use crate::model::parity::{Case, flat};
+use crate::module::{Adapter, Module};
 use crate::tuning::{Batch, Part, Tuned};
 
 /// Every method, with settings that show all its parts within a few steps.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 25] = [
     r#"name = "full""#,
     r#"name = "bitfit""#,
     "name = \"bitfit\"\ncomponents = [\"query\", \"output\"]",
@@ -25,6 +31,7 @@ const TABLES: [&str; 24] = [
     "name = \"rs-lora\"\nalpha = 8",
     "name = \"lora-plus\"\nratio = 4.0",
     "name = \"dora\"\nalpha = 8",
+    "name = \"dora\"\nalpha = 8\nnorm = \"differentiated\"",
     "name = \"pissa\"\nalpha = 8",
     "name = \"olora\"\nalpha = 8",
     r#"name = "vera""#,
@@ -233,4 +240,23 @@ fn find(parameters: &Parameters, name: &str) -> ParameterId {
 fn relative(ours: &[f64], theirs: &[f64]) -> f64 {
     use crate::model::parity::{distance, largest};
     distance(ours, theirs) / largest(theirs.to_vec()).max(f64::MIN_POSITIVE)
+}
+
+const QUERY: &str = "bert.encoder.layer.0.attention.self.query";
+
+/// Of a product in float64 against another order of summation.
+const ROUNDING: f64 = 1e-12;
+
+fn adapted(run: &Run) -> impl Iterator<Item = (&Module, &Adapter)> {
+    let modules = run.tuned.modules.0.iter();
+    modules.filter_map(|module| Some((module, module.adapter.as_ref()?)))
+}
+
+fn matrix(tensor: &Tensor) -> Array2<f64> {
+    let shape = tensor.dims2().unwrap();
+    Array2::from_shape_vec(shape, flat(&tensor.contiguous().unwrap())).unwrap()
+}
+
+fn spectrum(tensor: &Tensor) -> Vec<f64> {
+    singular_values(matrix(tensor).view()).unwrap()
 }

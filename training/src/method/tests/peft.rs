@@ -19,9 +19,6 @@ const GRADIENT: f64 = 1e-4;
 /// Of a decomposition in float32 against ours in float64, relative to the largest entry.
 const DECOMPOSITION: f64 = 1e-4;
 
-const TARGETS: &str =
-    r#"targets = ["query", "key", "value", "intermediate.dense", "output.dense"]"#;
-
 fn folder(case: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/peft");
     fixtures.join(case)
@@ -68,8 +65,9 @@ fn load(tuned: &Tuned, folder: &Path) {
     assert_eq!(count, tuned.parameters.len());
 }
 
-fn reference_batch() -> Batch {
-    let case = Case::read("bert-cls");
+/// The batch of a checkpoint's own case.
+fn reference_batch(case: &Case) -> Batch {
+    let case = checkpoint(case);
     let part = Part {
         inputs: case.inputs(DType::F32),
         targets: case.targets(),
@@ -80,8 +78,21 @@ fn reference_batch() -> Batch {
     }
 }
 
-fn method(text: &str) -> MethodTable {
-    toml::from_str(&format!("{text}\n{TARGETS}")).unwrap()
+fn checkpoint(case: &Case) -> Case {
+    Case::read(case.notes["checkpoint"].as_str().unwrap())
+}
+
+/// The checkpoint with the method on the modules that the adapter's configuration names.
+fn fitted(name: &str, text: &str) -> (Case, Tuned) {
+    let case = Case::read(&format!("peft/{name}"));
+    let configuration = fs::read_to_string(folder(name).join("adapter_config.json")).unwrap();
+    let configuration: serde_json::Value = serde_json::from_str(&configuration).unwrap();
+    // A list of names is the same in JSON and TOML.
+    let targets = &configuration["target_modules"];
+    let table = toml::from_str(&format!("{text}\ntargets = {targets}")).unwrap();
+    let loaded = checkpoint(&case).load(DType::F32);
+    let tuned = Tuned::new(loaded, &table, 7, DType::F32, &Device::Cpu).unwrap();
+    (case, tuned)
 }
 
 fn pull(tuned: &Tuned, batch: &Batch, step: Step) -> (f64, Gradients) {
@@ -96,10 +107,9 @@ fn pull(tuned: &Tuned, batch: &Batch, step: Step) -> (f64, Gradients) {
 
 /// Logits, loss and every gradient.
 fn check(name: &str, text: &str) -> Tuned {
-    let case = Case::read(&format!("peft/{name}"));
-    let tuned = tuned(&method(text), DType::F32);
+    let (case, tuned) = fitted(name, text);
     load(&tuned, &folder(name));
-    let batch = reference_batch();
+    let batch = reference_batch(&case);
     let logits = flat(&tuned.outputs(&batch).unwrap()[0]);
     let error = distance(&logits, case.values("logits"));
     assert!(error < LOGITS, "{name}: logits differ by {error}");
@@ -211,8 +221,7 @@ const DRIFT: f64 = 5e-5;
 
 #[test]
 fn a_run_of_adaptive_budgets() {
-    let case = Case::read("peft/bert-cls-adalora-run");
-    let mut tuned = tuned(&method(ADALORA), DType::F32);
+    let (case, mut tuned) = fitted("bert-cls-adalora-run", ADALORA);
     load(&tuned, &folder("bert-cls-adalora-run").join("initial"));
     let rule = Rule::AdamW {
         beta1: 0.9,
@@ -220,7 +229,7 @@ fn a_run_of_adaptive_budgets() {
         epsilon: 1e-8,
         decay: 0.0,
     };
-    let batch = reference_batch();
+    let batch = reference_batch(&case);
     let mut optimizer = Optimizer::new(rule, &tuned.parameters, |_| false).unwrap();
     let budgets = case.notes["budgets"].as_array().unwrap();
     for number in 0..8 {
