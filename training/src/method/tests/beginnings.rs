@@ -117,7 +117,7 @@ fn lora_plus_multiplies_the_step_of_b() {
         let expected: Vec<_> = plain.iter().map(|change| change * ratio).collect();
         // A change of 10⁻⁸ is a difference of numbers near 0.1.
         let allowed = if ratio < 1e-3 { 1e-6 } else { 1e-11 };
-        assert!(relative(&plus, &expected) < allowed, "{ratio}");
+        assert!(relative(plus, &expected) < allowed, "{ratio}");
     }
 }
 

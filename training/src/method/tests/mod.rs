@@ -109,7 +109,11 @@ impl Run {
     const RATE: f64 = 1e-2;
 
     fn new(table: &MethodTable) -> Self {
-        let tuned = tuned(table, DType::F64);
+        Self::of(table, DType::F64)
+    }
+
+    fn of(table: &MethodTable, dtype: DType) -> Self {
+        let tuned = tuned(table, dtype);
         let rows = directional(&tuned.modules);
         let by_rows = |id| tuned.rule.by_rows() && rows.contains(&id);
         let rule = Rule::AdamW {
@@ -122,7 +126,7 @@ impl Run {
         Self {
             optimizer: optimizer.with_peak(Self::RATE),
             tuned,
-            batch: batch(DType::F64),
+            batch: batch(dtype),
             next: 0,
         }
     }
