@@ -43,11 +43,16 @@ impl Tape<'_> {
         };
         let inner = dropped.matmul(&a.t()?)?;
         let frozen = dropped.matmul(&weight)?;
-        let update = (inner.matmul(&b)? * scale)?;
-        let whole = (&frozen + update)?;
+        // Without dropout the product is only needed with its update.
+        let kept = drop.is_some().then(|| frozen.copy()).transpose()?;
+        let whole = if host::is_host(&frozen) {
+            add_product_in_place(frozen, &(&inner * scale)?, &b, None)?
+        } else {
+            (frozen + (inner.matmul(&b)? * scale)?)?
+        };
         let value = whole.broadcast_mul(&factor)?;
-        let value = match drop {
-            Some(_) => ((value + input.matmul(&weight)?)? - frozen)?,
+        let value = match kept {
+            Some(frozen) => ((value + input.matmul(&weight)?)? - frozen)?,
             None => value,
         };
         let value = add_bias(value, self.bias(module, &input)?.as_ref())?;
@@ -112,10 +117,14 @@ impl Tape<'_> {
         let Some(magnitude) = adapter.magnitude else {
             candle_core::bail!("a decomposed layer without magnitudes");
         };
-        let lengths = row_lengths(weight, &a, &b, adapter.scale)?;
+        let lengths = match &adapter.squares {
+            Some(squares) => lengths_from(squares, weight, &a, &b, adapter.scale)?,
+            None => row_lengths(weight, &a, &b, adapter.scale)?,
+        };
+        let magnitudes = self.parameters.view(magnitude).to_dtype(lengths.dtype())?;
         Ok(Scaling {
-            factor: (self.parameters.view(magnitude).to_dtype(weight.dtype())? / &lengths)?,
-            lengths,
+            factor: (magnitudes / &lengths)?.to_dtype(weight.dtype())?,
+            lengths: lengths.to_dtype(weight.dtype())?,
             magnitude,
             a,
             b,
@@ -154,6 +163,25 @@ impl Scaling {
 
 /// ‖W + s·BA‖ of every output's weights: W is given as inputs × outputs, Bᵀ as R × outputs.
 pub(crate) fn row_lengths(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let update = (a.t()?.matmul(b)? * scale)?;
-    (weight + update)?.sqr()?.sum(D::Minus2)?.sqrt()
+    let squares = weight.sqr()?.sum(D::Minus2)?;
+    lengths_from(&squares, weight, a, b, scale)
+}
+
+/// The same from the squares of W's own lengths, w: ‖w + s Ab‖² = ‖w‖² + s b·(2 Aw + s AAᵀb), two
+/// thin products and nothing of the weight's size.
+fn lengths_from(
+    squares: &Tensor,
+    weight: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    scale: f64,
+) -> Result<Tensor> {
+    // Half precision is not enough to add squares in.
+    let wide = |tensor: Tensor| tensor.to_dtype(squares.dtype());
+    let b = &wide(b.clone())?;
+    let along = (wide(a.matmul(weight)?)? * 2.0)?;
+    let across = (wide(a.matmul(&a.t()?)?)?.matmul(b)? * scale)?;
+    let change = ((b * (along + across)?)?.sum(0)? * scale)?;
+    // Rounding must not make a square negative where an update takes a row away.
+    (squares + change)?.maximum(0.0)?.sqrt()
 }

@@ -6,7 +6,7 @@
 //! y  = x Wᵀ + b + s u ⊙ o
 //! dx = dY W + drop′((dh) A)      dh = (s dY ⊙ o) B ⊙ g
 //! dA = dhᵀ drop(x)               dB = (s dY ⊙ o)ᵀ (h ⊙ g)
-//! dg = Σ ((s dY ⊙ o) B) ⊙ h      do = Σ s dY ⊙ u
+//! dg = Σ ((s dY ⊙ o) B) ⊙ h      do = Σ s dY ⊙ u = Σ_R B ⊙ (s dYᵀ (h ⊙ g))
 //! ```
 //!
 //! A frozen W gets no gradient. For a mask S of moving directions only the rows S of dA and dB are

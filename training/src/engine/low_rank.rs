@@ -27,6 +27,8 @@ pub(super) struct Branch {
     /// R' × in, R' × out: the directions in use.
     a: Tensor,
     b: Tensor,
+    /// Bᵀ ⊙ o: nothing of the width of the output is multiplied by o.
+    weighted: Tensor,
     gate: Option<Tensor>,
     output_gate: Option<Tensor>,
     adapter: Adapter,
@@ -81,12 +83,19 @@ impl Tape<'_> {
             Source::Dense(dropped, _) => dropped.matmul(&a.t()?)?,
             Source::OneHot(indices, _) => a.contiguous()?.index_select(indices, 1)?.t()?,
         };
+        let b = used(of(&adapter.b)?)?;
+        let output_gate = adapter.output_gate.as_ref().map(of).transpose()?;
+        let weighted = match &output_gate {
+            Some(output) => b.broadcast_mul(output)?,
+            None => b.clone(),
+        };
         Ok(Branch {
             inner: inner.contiguous()?,
             a,
-            b: used(of(&adapter.b)?)?,
+            b,
+            weighted,
             gate,
-            output_gate: adapter.output_gate.as_ref().map(of).transpose()?,
+            output_gate,
             adapter: adapter.clone(),
             source,
             rank: adapter.a.tensor(self.parameters).dim(0)?,
@@ -106,17 +115,11 @@ impl Branch {
     /// `base` + bias + s u. `base` is changed in place where that is possible: nobody else may hold
     /// it.
     pub(super) fn add_to(&self, base: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let gated = self.gated(&self.inner)?;
-        let scale = self.adapter.scale;
-        if self.output_gate.is_none() && host::is_host(&base) {
-            return add_product_in_place(base, &(gated * scale)?, &self.b, bias);
+        let gated = (self.gated(&self.inner)? * self.adapter.scale)?;
+        if host::is_host(&base) {
+            return add_product_in_place(base, &gated, &self.weighted, bias);
         }
-        let update = (gated.matmul(&self.b)? * scale)?;
-        let update = match &self.output_gate {
-            Some(output) => update.broadcast_mul(output)?,
-            None => update,
-        };
-        add_bias((base + update)?, bias)
+        add_bias((base + gated.matmul(&self.weighted)?)?, bias)
     }
 
     /// Gradients of the branch's parameters from dY; adds the branch's share to `dx`.
@@ -132,16 +135,14 @@ impl Branch {
             let id = value.as_ref().and_then(Value::parameter);
             id.filter(|_| adapter.gate_moves)
         };
+        // The scale goes into the thin sides.
+        let scaled = (&gated * adapter.scale)?;
         if let Some(id) = gate_of(&adapter.output_gate) {
-            let update = (gated.matmul(&self.b)? * adapter.scale)?;
-            gradients.add_parameter(id, column_sums(&(dy * update)?)?)?;
+            // Σ over tokens of dY ⊙ u, as a sum over directions.
+            let thin = scaled.t()?.matmul(dy)?;
+            gradients.add_parameter(id, column_sums(&(thin * &self.b)?)?)?;
         }
-        let dy = match &self.output_gate {
-            Some(output) => dy.broadcast_mul(output)?,
-            None => dy.clone(),
-        };
-        // The scale goes into the thin side.
-        let dgated = (dy.matmul(&self.b.t()?)? * adapter.scale)?;
+        let dgated = (dy.matmul(&self.weighted.t()?)? * adapter.scale)?;
         if let (Some(id), Some(gate)) = (gate_of(&adapter.gate), &self.gate) {
             let dgate = column_sums(&(&dgated * &self.inner)?)?;
             let dgate = adapter.squash.backward(gate, &dgate)?;
@@ -150,8 +151,12 @@ impl Branch {
         let dinner = self.gated(&dgated)?;
         let factor = |value: &Value| value.parameter().filter(|_| adapter.factors_move);
         if let Some(id) = factor(&adapter.b) {
-            let left = (self.chosen(&gated)? * adapter.scale)?;
-            gradients.add_parameter(id, self.whole(left.t()?.matmul(&dy)?)?)?;
+            let db = self.chosen(&scaled)?.t()?.matmul(dy)?;
+            let db = match &self.output_gate {
+                Some(output) => db.broadcast_mul(output)?,
+                None => db,
+            };
+            gradients.add_parameter(id, self.whole(db)?)?;
         }
         if let Some(id) = factor(&adapter.a) {
             let left = self.chosen(&dinner)?;

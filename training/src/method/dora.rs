@@ -68,11 +68,17 @@ impl Rule for Dora {
         let (device, a64, b64) = (matrix.device(), &a, &b);
         let (a64, b64) = (a64.to_device(device)?, b64.to_device(device)?);
         let lengths = row_lengths(&matrix, &a64, &b64, scale)?;
+        let dtype = match weight.dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let squares = matrix.sqr()?.sum(0)?.to_dtype(dtype)?;
         let name = format!("{}.lora_magnitude_vector", declared.name);
         product::attach_factors(&mut site, a, b, scale);
         let magnitude = site.gathering.add(name, lengths, Treatment::WITHOUT_DECAY);
         if let Some(adapter) = &mut site.module.adapter {
             adapter.magnitude = Some(magnitude);
+            adapter.squares = Some(squares);
             adapter.norm_goes_along = self.settings.norm == Norm::Differentiated;
         }
         Ok(())

@@ -59,6 +59,8 @@ pub(crate) struct Adapter {
     pub output_gate: Option<Value>,
     /// DoRA's m, one number an output: the rows of W + ΔW are scaled to these lengths.
     pub magnitude: Option<ParameterId>,
+    /// ‖W‖² of the outputs' own weights, which do not change, so that nobody sums them again.
+    pub squares: Option<Tensor>,
     /// Whether the lengths that m is divided by are no constant on the way back.
     pub norm_goes_along: bool,
     /// s.
@@ -95,6 +97,7 @@ impl Adapter {
             squash: Squash::None,
             output_gate: None,
             magnitude: None,
+            squares: None,
             norm_goes_along: false,
             scale,
             dropout,
