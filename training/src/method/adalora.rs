@@ -19,6 +19,7 @@
 //! all, k being the number of directions beyond the budget (ties go too). Masked E keep their
 //! gradients and moments and can grow again, until at T − t_f the pattern is drawn for good and
 //! applied after every further step. R₀ stays in the scale when directions are gone.
+//! E gets no weight decay, like all gates here (the authors' AdamW decays it).
 //!
 //! `rank` is the target's mean; a module begins with `first_rank`/`rank` times its own. The paper's
 //! regulariser is the sum of squares above; PEFT's code has γ/n Σ ‖·‖_F over the n factors instead,
@@ -41,7 +42,7 @@ use crate::Error;
 use crate::draw::normal;
 use crate::engine::parameters::Treatment;
 use crate::engine::{Gradients, Parameters};
-use crate::module::{Kind, Modules, Value};
+use crate::module::{Modules, Value};
 
 /// Which regulariser keeps the factors orthogonal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -195,9 +196,6 @@ impl Rule for AdaLora {
             .add(format!("{name}.lora_E"), gate, treatment);
         if let Some(adapter) = &mut site.module.adapter {
             adapter.gate = Some(Value::Trained(e));
-            if declared.kind == Kind::Embedding {
-                adapter.dropout = 0.0;
-            }
         }
         self.sites.push(Triplets {
             a: Importance::new(a, rank * declared.inputs()),

@@ -22,7 +22,7 @@ use crate::module::{Adapter, Module};
 use crate::tuning::{Batch, Part, Tuned};
 
 /// Every method, with settings that show all its parts within a few steps.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 27] = [
     r#"name = "full""#,
     r#"name = "bitfit""#,
     "name = \"bitfit\"\ncomponents = [\"query\", \"output\"]",
@@ -47,6 +47,8 @@ const TABLES: [&str; 25] = [
     "name = \"bilora\"\ninner_steps = 1\nvalues = \"binary\"\nentropy = 0.5",
     "name = \"r-lora\"\nlambda = 0.01\nlambda_schedule = \"falling\"",
     "name = \"gm-lora\"\ndirections = 2\nunselected = \"moments\"",
+    "name = \"r-lora\"\nlambda = 0.01\nregularised = \"directions\"",
+    "name = \"rm-lora\"\nlambda = 0.01\ndirections = 2\nlambda_schedule = \"rising\"",
     "name = \"rm-lora\"\nlambda = 0.01\ndirections = 2\nregularised = \"directions\"",
 ];
 
