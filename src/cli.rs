@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use rankwise_theory::{Aim, Family, Lift, Order};
-use rankwise_training::{DeviceName, MethodName};
+use rankwise_training::DeviceName;
 use serde::de::DeserializeOwned;
 
 use crate::commands::{audit, read_table};
@@ -54,6 +54,14 @@ pub enum Command {
         rankwise train --method rm-lora --rank 16 --dump-config > my.toml"
     )]
     Train(TrainOptions),
+    /// Count what a method trains on a model, by kind of module; no weights are needed.
+    #[command(
+        after_help = "Examples:\n  rankwise params --model deberta-v3-base --rank 4,8\n  \
+        rankwise params --model deberta-v3-base --rank 4,8 --train-also pooler.dense\n  \
+        rankwise params --model gpt2 --rank 8,16 --sets --find 8:0.85M,16:1.69M\n  \
+        rankwise params --model my-checkpoint/ --method vera --rank 256"
+    )]
+    Params(crate::commands::params::Options),
     /// Go through everything once: theorem, training, ranks, figures, report.
     #[command(
         after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
@@ -118,7 +126,13 @@ impl Command {
     pub fn multiplies_tensors(&self) -> bool {
         matches!(
             self,
-            Self::Features(_) | Self::Train(_) | Self::Reproduce(_)
+            Self::Features(_)
+                | Self::Train(_)
+                | Self::Reproduce(_)
+                | Self::Bench(BenchOptions {
+                    name: BenchName::Train,
+                    ..
+                })
         )
     }
 }
@@ -156,9 +170,37 @@ pub struct TrainOptions {
     /// TOML file that states differences from the defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Methods: full, lora, r-lora, gm-lora, rm-lora.
+    /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, heads over
+    /// fixed features are trained.
+    #[arg(long, value_name = "DIR|ID")]
+    pub model: Option<String>,
+    /// With --model: the task, such as mrpc, squad, banking77, text, cifar100, food101 or images.
+    #[arg(long, value_name = "NAME", requires = "model")]
+    pub task: Option<String>,
+    /// With --model: the folder of the task's data.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub data: Option<PathBuf>,
+    /// Methods: full, lora, r-lora, gm-lora, rm-lora; with --model also those of `rankwise methods`.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    pub method: Vec<MethodName>,
+    pub method: Vec<String>,
+    /// With --model: modules that get an update, by the ends of their names or regular expressions.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "model")]
+    pub targets: Vec<String>,
+    /// With --model: how often the training examples are gone through.
+    #[arg(long, value_name = "N", requires = "model")]
+    pub epochs: Option<usize>,
+    /// With --model: the highest learning rate.
+    #[arg(long, value_name = "RATE", requires = "model")]
+    pub learning_rate: Option<f64>,
+    /// With --model: pass over at most N bad lines or images.
+    #[arg(long, value_name = "N", requires = "model")]
+    pub skip_bad: Option<usize>,
+    /// With --model: nothing is downloaded; ids must be in the cache.
+    #[arg(long, requires = "model")]
+    pub offline: bool,
+    /// With --model: print counts and estimates, and train nothing.
+    #[arg(long, requires = "model")]
+    pub dry_run: bool,
     /// Values of R.
     #[arg(long, value_delimiter = ',', value_name = "RANKS")]
     pub rank: Vec<usize>,
@@ -307,6 +349,12 @@ pub struct BenchOptions {
     /// Widths of the matrices, for `spectra`.
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024], value_name = "D,…")]
     pub sizes: Vec<usize>,
+    /// A BERT checkpoint folder with its tokenizer, for `train`.
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub model: Option<PathBuf>,
+    /// The folder of GLUE's MRPC, for `train`.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -315,6 +363,8 @@ pub enum BenchName {
     Spectra,
     /// One verification of the theorem against width and depth.
     Theorem,
+    /// Training steps and, with --model and --data, an epoch of MRPC beside PyTorch with PEFT.
+    Train,
 }
 
 #[derive(Debug, Args)]

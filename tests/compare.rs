@@ -119,6 +119,26 @@ fn the_table_fits_100_columns_and_names_what_was_found() {
     );
 }
 
+/// Less itself an adapter has learned nothing.
+#[test]
+fn the_initial_adapter_is_taken_away() {
+    let one = fixture("linear/one");
+    let output = compare()
+        .args([&one, &fixture("linear/other")])
+        .args(["--json", "--initial"])
+        .arg(&one)
+        .output()
+        .unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for pair in json["pairs"].as_array().unwrap() {
+        assert_eq!(pair["ranks"][0], 0, "{pair}");
+        assert!(pair["ranks"][1].as_u64().unwrap() > 0, "{pair}");
+    }
+    let (code, message) = refused(compare().args([&one, &one]).args(["--initial", "nowhere"]));
+    assert_eq!(code, Some(2));
+    assert!(message.contains("nowhere"), "{message}");
+}
+
 #[test]
 fn directions_are_all_or_numbers() {
     let grid = |directions: &str| {

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rankwise_analysis::{Audit, AuditOptions, PeftAdapter, audit};
-use rankwise_paper::{PageHead, audit_page, audit_table};
+use rankwise_analysis::{
+    Audit, AuditOptions, FindingKind, PairOptions, PeftAdapter, audit, audit_pair,
+};
+use rankwise_paper::{PageHead, audit_page, audit_table, pair_page};
 
 /// A module named to break out of everything that a page puts it into.
 const HOSTILE: &str =
@@ -60,12 +62,15 @@ fn sample() -> Audit {
     whole
 }
 
-fn page(audit: &Audit) -> String {
-    let head = PageHead {
+fn head() -> PageHead {
+    PageHead {
         command: format!("rankwise audit '{HOSTILE}'"),
         version: "0.0.0".to_owned(),
-    };
-    audit_page(audit, &head).unwrap()
+    }
+}
+
+fn page(audit: &Audit) -> String {
+    audit_page(audit, &head()).unwrap()
 }
 
 /// The page after its script ran, as text, with what the browser's console said.
@@ -113,6 +118,45 @@ fn opened(html: &str, fragment: &str) -> Option<String> {
     Some(dom)
 }
 
+/// What a script beside the page's own sees when it clicks and types: `steps` calls `note` with what it
+/// found. The copy of the page lets it run; its own policy would not.
+fn driven(html: &str, steps: &str) -> Option<Vec<String>> {
+    let policy = html.split("script-src ").nth(1).unwrap();
+    let policy = policy.split(';').next().unwrap();
+    let script = format!("<script>{HELPERS}(async () => {{ {steps} done(); }})();</script></body>");
+    let copy = html
+        .replacen(policy, "'unsafe-inline'", 1)
+        .replacen("</body>", &script, 1);
+    let dom = opened(&copy, "")?;
+    let notes = dom
+        .split("<pre id=\"notes\">")
+        .nth(1)
+        .expect("steps came to their end");
+    let notes = notes.split("</pre>").next().unwrap();
+    let text = notes.replace("&amp;", "&");
+    Some(text.lines().map(str::to_owned).collect())
+}
+
+const HELPERS: &str = r#"
+const notes = [];
+const note = (value) => notes.push(String(value));
+const done = () => {
+  const place = document.createElement("pre");
+  place.id = "notes";
+  place.textContent = notes.join("\n");
+  document.body.append(place);
+};
+const find = (selector) => document.querySelector(selector);
+const rows = () => [...document.querySelectorAll("tr[data-row]")].map((row) => row.dataset.row).join(",");
+const header = (id) => find(`th[data-id="${id}"] button`);
+const heat = (name) => [...document.querySelectorAll(".heat td")].find((td) => td.title.startsWith(name + "\n"));
+const chosen = () => [...document.querySelectorAll("[data-chosen]")].map((path) => path.dataset.chosen).join(",");
+const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const focus = () => document.activeElement.title?.split("\n")[0];
+const enter = (field, value, event) => { field.value = value; field.dispatchEvent(new Event(event, { bubbles: true })); };
+const later = () => new Promise((resolve) => setTimeout(resolve, 100));
+"#;
+
 /// The values of an attribute, in the order of the page.
 fn values<'a>(dom: &'a str, attribute: &str) -> Vec<&'a str> {
     let start = format!(" {attribute}=\"");
@@ -153,7 +197,7 @@ fn the_heat_map_shows_the_measure_that_is_asked_for() {
         let Some(dom) = opened(&html, fragment) else {
             return;
         };
-        let heat = &dom[dom.find("<table class=\"heat\">").unwrap()..];
+        let heat = &dom[dom.find("<table class=\"heat\"").unwrap()..];
         let heat = &heat[..heat.find("</table>").unwrap()];
         let found = values(heat, "data-value");
         let found: Vec<f64> = found
@@ -169,6 +213,212 @@ fn the_heat_map_shows_the_measure_that_is_asked_for() {
             );
         }
     }
+}
+
+#[test]
+fn headers_sort_and_the_filter_filters() {
+    let steps = r##"
+        header("effective_rank").click();
+        note(rows());
+        note(document.activeElement.closest("th").dataset.id);
+        document.activeElement.click();
+        note(rows());
+        note(header("effective_rank").closest("th").getAttribute("aria-sort"));
+        header("name").click();
+        note(rows());
+        enter(find(".filter"), "zero_update", "input");
+        note(rows());
+        note(decodeURIComponent(location.hash));
+        enter(find(".filter"), "no such name", "input");
+        note(rows() + find(".content").textContent);
+        enter(find(".filter"), "", "input");
+        enter(find(".measure"), "rank_budget", "change");
+        note(heat("layers.1.v").textContent + " " + find(".heat caption").textContent);
+    "##;
+    let Some(notes) = driven(&page(&sample()), steps) else {
+        return;
+    };
+    assert_eq!(
+        notes,
+        [
+            "2,0,1,3",
+            "effective_rank",
+            "1,0,2,3",
+            "ascending",
+            "2,3,1,0",
+            "3",
+            "#sort=name&order=descending&filter=zero_update",
+            "Nothing has this in its name, kind or findings.",
+            "2 R by role and layer",
+        ]
+    );
+}
+
+/// The map's cells, by roles and layers: q at 0 and 1, the hostile one at neither, v at 1.
+#[test]
+fn a_cell_of_the_heat_map_leads_to_its_spectrum() {
+    let steps = r##"
+        note(chosen());
+        heat("layers.1.q").click();
+        note(chosen());
+        note(find(".legend:last-of-type, .chart + .legend").textContent.includes("thick: layers.1.q"));
+        note(focus());
+        press("ArrowLeft");
+        note(focus());
+        press("Enter");
+        note(chosen());
+        press("ArrowDown");
+        note(focus());
+        press("ArrowRight");
+        press("ArrowDown");
+        note(focus());
+        press(" ");
+        note(chosen());
+        note([...document.querySelectorAll(".heat td")].filter((td) => td.tabIndex === 0).length);
+        heat("layers.0.q").click();
+        note(find("[data-chosen]").getAttribute("d").split("L").length);
+    "##;
+    let Some(notes) = driven(&page(&sample()), steps) else {
+        return;
+    };
+    assert_eq!(
+        notes,
+        [
+            "",
+            "1",
+            "true",
+            "layers.1.q",
+            "layers.0.q",
+            "0",
+            // There is nothing below.
+            "layers.0.q",
+            // Past the empty cell of the hostile role.
+            "layers.1.v",
+            "3",
+            "1",
+            // Two singular values.
+            "2",
+        ]
+    );
+}
+
+#[test]
+fn an_adapter_of_several_opens_by_its_link() {
+    let mut audit = sample();
+    let mut other = sample().adapters.remove(0);
+    other.path = "runs/other".to_owned();
+    other.modules.truncate(1);
+    audit.adapters.push(other);
+    let steps = r##"
+        note(rows());
+        find('a[data-open="1"]').click();
+        await later();
+        note(rows());
+        enter(find("input.overview"), "other", "input");
+        note([...find("#overview").tBodies[0].rows].map((row) => row.hidden).join());
+        note(find("#group-0").hidden + " " + find("#group-1").hidden);
+        const modules = [...find("#overview").tHead.rows[0].cells].find((th) => th.textContent === "modules");
+        const first = () => find("#overview").tBodies[0].rows[0].cells[0].textContent;
+        modules.firstChild.click();
+        note(first() === "other");
+        modules.firstChild.click();
+        note(first() === "other");
+    "##;
+    let Some(notes) = driven(&page(&audit), steps) else {
+        return;
+    };
+    assert_eq!(
+        notes,
+        ["", "0", "true,false", "true false", "false", "true"]
+    );
+}
+
+/// A file of square float32 matrices.
+fn checkpoint(path: &Path, matrices: &[(&str, [f32; 16])]) {
+    let entry = |(at, (name, _)): (usize, &(&str, [f32; 16]))| {
+        let (begin, end) = (64 * at, 64 * (at + 1));
+        format!(r#""{name}":{{"dtype":"F32","shape":[4,4],"data_offsets":[{begin},{end}]}}"#)
+    };
+    let header: Vec<String> = matrices.iter().enumerate().map(entry).collect();
+    let header = format!("{{{}}}", header.join(","));
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    let values = matrices.iter().flat_map(|(_, values)| values);
+    bytes.extend(values.flat_map(|value| value.to_le_bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
+/// Of two matrices one changed in one direction, by σ = 3, the other in two, by 2 and 1.
+#[test]
+fn a_page_on_two_checkpoints_is_drawn_and_sorted() {
+    let folder = tempfile::tempdir().unwrap();
+    let [base, tuned] =
+        ["base", "tuned"].map(|name| folder.path().join(name).with_extension("safetensors"));
+    let names = ["layers.0.q.weight", "layers.1.q.weight"];
+    let with = |entries: &[(usize, f32)]| {
+        let mut values = [0.5_f32; 16];
+        for &(at, change) in entries {
+            values[at] += change;
+        }
+        values
+    };
+    checkpoint(&base, &[(names[0], with(&[])), (names[1], with(&[]))]);
+    let changed = [
+        (names[0], with(&[(0, 3.0)])),
+        (names[1], with(&[(0, 2.0), (5, 1.0)])),
+    ];
+    checkpoint(&tuned, &changed);
+    let audit = audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).unwrap();
+    let html = pair_page(&audit, &head()).unwrap();
+    let steps = r##"
+        note(rows());
+        header("rank_above_noise").click();
+        note(rows());
+        note([...document.querySelectorAll("tr[data-row]")].map((row) => row.cells[0].textContent));
+        note([...document.querySelectorAll(".heat td")].map((td) => td.dataset.value));
+        enter(find(".measure"), "e_0", "change");
+        note([...document.querySelectorAll(".heat td")].map((td) => td.dataset.value));
+        note(document.querySelectorAll("path.floor").length);
+        heat("layers.1.q.weight").click();
+        note(chosen());
+        note(document.activeElement.title.split("\n")[0]);
+        press("ArrowLeft");
+        press("Enter");
+        note(chosen());
+    "##;
+    let Some(notes) = driven(&html, steps) else {
+        return;
+    };
+    assert_eq!(
+        notes,
+        [
+            "0,1",
+            "1,0",
+            "layers.1.q.weight,layers.0.q.weight",
+            "1,2",
+            "3,2",
+            "2",
+            "1",
+            "layers.1.q.weight",
+            "0",
+        ]
+    );
+}
+
+#[test]
+fn every_number_and_every_finding_is_explained() {
+    let html = page(&sample());
+    for name in FindingKind::names() {
+        assert!(html.contains(&format!("<dt>{name}</dt><dd>")), "{name}");
+    }
+    assert!(html.contains("<dt>zero_update</dt><dd>ΔW = 0: the module does nothing.</dd>"));
+    // A meaning that takes several lines in the source is one sentence.
+    let meaning = FindingKind::DefinitionsDisagree.meaning();
+    assert!(
+        meaning.contains("more than twice the smallest"),
+        "{meaning}"
+    );
+    assert!(html.contains(meaning));
 }
 
 #[test]
@@ -197,6 +447,13 @@ fn tables_have_a_row_for_every_module() {
     assert_eq!(table.texts("name").unwrap()[2], HOSTILE);
     assert_eq!(table.texts("singular_values").unwrap()[1], "[5.0,0.0]");
     assert_eq!(table.numbers("rows").unwrap(), [6.0; 4]);
+    assert_eq!(table.texts("method").unwrap(), ["lora"; 4]);
+    assert_eq!(table.texts("role").unwrap()[1], "layers.q");
+    // R·(5 + 6).
+    assert_eq!(
+        table.numbers("parameters").unwrap(),
+        [22.0, 22.0, 33.0, 22.0]
+    );
     assert!(table.numbers("effective_rank").unwrap()[3].is_nan());
     assert_eq!(
         table.numbers("energy_rank_99").unwrap(),

@@ -50,7 +50,7 @@ pub fn config(bytes: &[u8]) -> Result<(), Error> {
         let _ = config.tokens(module);
     }
     let _ = (
-        config.unread_rank_pattern(),
+        config.rank_pattern.unread(),
         config.changed_base(),
         config.variant(),
     );

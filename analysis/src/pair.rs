@@ -18,6 +18,10 @@
 //! that edge; the uneven edge takes each entry's own deviation. A naive numerical rank of a bfloat16
 //! difference is full whatever the training did.
 //!
+//! A large matrix is decomposed in single precision where what that may err by,
+//! [`Arithmetic::error`], is no more than the rounding's own edges, and in double precision
+//! otherwise; it is a part of the floor in either case.
+//!
 //! Source: Marchenko & Pastur 1967; Bandeira & van Handel, “Sharp nonasymptotic bounds on the norm
 //! of random matrices with independent entries”, 2016; Gavish & Donoho, “The Optimal Hard Threshold for Singular
 //! Values is 4/√3”, 2014; e_R from Theorem 3.1 of the RM-LoRA paper.
@@ -30,7 +34,10 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use crate::container::Container;
-use crate::linalg::{TopOptions, singular_values, top_singular_values};
+use crate::linalg::{
+    Arithmetic, TWO_STAGE, TopOptions, frobenius_norm, single_error, singular_values_in,
+    top_singular_values,
+};
 use crate::{Error, Measures, TauRule, measures};
 
 /// What the storage type's rounding alone does to the singular values of a difference.
@@ -45,14 +52,15 @@ pub struct Noise {
     /// The largest row norm plus the largest column norm of the entries' own deviations: the leading
     /// terms of the bound on pure noise whose entries differ in size; s(√m + √n) where they do not.
     pub uneven: f64,
-    /// max(m, n) ε σ₁: what the decomposition itself, in double precision, may add.
+    /// What the decomposition itself may err by: [`Arithmetic::error`].
     pub decomposition: f64,
 }
 
 impl Noise {
     /// Of rounding an m × n matrix to `dtype`; `first` is σ₁ of the difference.
     pub(crate) fn new(values: &[f64], dtype: Dtype, shape: (usize, usize), first: f64) -> Self {
-        Self::of_rounding(values, dtype, shape).decomposed(shape, first)
+        let noise = Self::of_rounding(values, dtype, shape);
+        noise.decomposed(Arithmetic::Double.error(shape, &[first]))
     }
 
     /// Of rounding alone, before the difference is decomposed.
@@ -80,10 +88,10 @@ impl Noise {
         }
     }
 
-    /// With what the decomposition of an m × n matrix of this largest singular value adds.
-    fn decomposed(self, (m, n): (usize, usize), first: f64) -> Self {
+    /// With what the decomposition may err by.
+    fn decomposed(self, decomposition: f64) -> Self {
         Self {
-            decomposition: m.max(n) as f64 * f64::EPSILON * first,
+            decomposition,
             ..self
         }
     }
@@ -104,8 +112,10 @@ pub struct MatrixDifference {
     pub shape: [usize; 2],
     /// The tuned tensor's type, such as `BF16`.
     pub dtype: String,
-    /// σ_1 ≥ σ_2 ≥ … of E, in double precision.
+    /// σ_1 ≥ σ_2 ≥ … of E, each within `noise.decomposition`.
     pub singular_values: Vec<f64>,
+    /// The precision that they were computed in.
+    pub arithmetic: Arithmetic,
     /// The rounding's own singular values.
     pub noise: Noise,
     /// How many singular values are above the noise's floor.
@@ -298,19 +308,21 @@ fn difference(
     let matrix = Array2::from_shape_vec((m, n), matrix).expect("the shape was checked on opening");
     // Where the largest are most of them, all cost no more.
     let top = options.top.filter(|&top| 4 * top <= m.min(n));
-    let decomposed = || -> Result<_, Error> {
-        let Some(top) = top else {
-            return Ok((singular_values(matrix.view())?, None));
-        };
+    let rounding = || Noise::of_rounding(&values, dtype, (m, n));
+    let (sigma, arithmetic, noise, certificate) = if let Some(top) = top {
         // Its own stream for every matrix: the numbers depend on nothing else that is compared.
         let mut rng = rankwise_data::stream(0, "largest singular values", top as u64);
-        let top = top_singular_values(matrix.view(), top, &TOP, &mut rng)?;
-        Ok((top.values, Some((top.residuals, top.rest))))
+        let find = || top_singular_values(matrix.view(), top, &TOP, &mut rng);
+        let (top, noise) = rayon::join(find, rounding);
+        let top = top?;
+        let certificate = Some((top.residuals, top.rest));
+        (top.values, Arithmetic::Double, noise, certificate)
+    } else {
+        let noise = rounding();
+        let (sigma, arithmetic) = decomposed(&matrix, noise.floor())?;
+        (sigma, arithmetic, noise, None)
     };
-    let rounding = || Noise::of_rounding(&values, dtype, (m, n));
-    let (decomposed, noise) = rayon::join(decomposed, rounding);
-    let (sigma, certificate) = decomposed?;
-    let noise = noise.decomposed((m, n), sigma.first().copied().unwrap_or(0.0));
+    let noise = noise.decomposed(arithmetic.error((m, n), &sigma));
     let certificate = certificate.map(|(residuals, rest)| {
         // Within the noise the values lie close together, and none of them means anything.
         let floor = noise.floor();
@@ -332,7 +344,19 @@ fn difference(
         measures: is_whole.then(|| measures(&sigma, (m, n), rule)),
         certificate,
         singular_values: sigma,
+        arithmetic,
     })
+}
+
+/// All singular values, in single precision if what that errs by is at most `floor`.
+fn decomposed(matrix: &Array2<f64>, floor: f64) -> Result<(Vec<f64>, Arithmetic), Error> {
+    let is_large = matrix.nrows().min(matrix.ncols()) >= TWO_STAGE;
+    let arithmetic = if is_large && single_error(matrix.dim(), frobenius_norm(matrix)) <= floor {
+        Arithmetic::Single
+    } else {
+        Arithmetic::Double
+    };
+    Ok((singular_values_in(matrix.view(), arithmetic)?, arithmetic))
 }
 
 /// The spacing of the type's numbers at `value`, subnormal spacing near zero.

@@ -125,6 +125,69 @@ impl Update {
         })
     }
 
+    /// This update less another of its shape: as small matrices where both are products, have blocks
+    /// of the same shapes or share a side of a Kronecker product, else as one matrix.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the shapes differ; as [`singular_values`](Self::singular_values).
+    pub fn minus(self, other: Self) -> Result<Self, Error> {
+        if self.shape() != other.shape() {
+            return Err(mismatch("initial update", self.shape(), other.shape()));
+        }
+        Ok(match (self, other) {
+            (
+                Self::Kronecker { left, right, scale },
+                Self::Kronecker {
+                    left: left0,
+                    right: right0,
+                    scale: scale0,
+                },
+            ) if scale == scale0 && (left == left0 || right == right0) => {
+                let (left, right) = if left == left0 {
+                    (left, Box::new(right.minus(*right0)?))
+                } else {
+                    (Box::new(left.minus(*left0)?), right)
+                };
+                Self::Kronecker { left, right, scale }
+            }
+            (Self::Blocks(blocks), Self::Blocks(blocks0))
+                if blocks
+                    .iter()
+                    .map(Self::shape)
+                    .eq(blocks0.iter().map(Self::shape)) =>
+            {
+                let pairs = blocks.into_iter().zip(blocks0);
+                let differences = pairs.map(|(block, block0)| block.minus(block0));
+                Self::Blocks(differences.collect::<Result<_, _>>()?)
+            }
+            (first, second) => match (first.compact()?, second.compact()?) {
+                (
+                    Self::Product { b, a, scale },
+                    Self::Product {
+                        b: b0,
+                        a: a0,
+                        scale: scale0,
+                    },
+                ) => {
+                    let is_one = scale == scale0;
+                    let (b, b0) = if is_one {
+                        (b, b0)
+                    } else {
+                        (b * scale, b0 * scale0)
+                    };
+                    let (b, a) = difference_of_products((b, a), (b0, a0))?;
+                    let scale = if is_one { scale } else { 1.0 };
+                    Self::Product { b, a, scale }
+                }
+                (first, second) => {
+                    let mut whole = first.to_dense();
+                    whole -= &second.to_dense();
+                    Self::Dense(whole)
+                }
+            },
+        })
+    }
+
     /// The most singular values that can differ from zero.
     fn most(&self) -> usize {
         let (m, n) = self.shape();
@@ -275,21 +338,32 @@ fn descending(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
-/// B and A of `first` − `second`: the factors side by side, with the sign in the second B.
-pub(crate) fn difference_of_products(
+/// B and A of `first` − `second`: the factors side by side, with the sign in the second B. Directions
+/// that are the same in both, as those of a module that was not trained, cancel to exact zeros.
+fn difference_of_products(
     first: (Array2<f64>, Array2<f64>),
     second: (Array2<f64>, Array2<f64>),
 ) -> Result<(Array2<f64>, Array2<f64>), Error> {
-    let mismatch = |what, expected: (usize, usize), found: (usize, usize)| Error::Mismatch {
-        what,
-        expected: format!("{expected:?} as in the trained adapter"),
-        found: format!("{found:?}"),
-    };
-    let b = concatenate(Axis(1), &[first.0.view(), (-&second.0).view()])
+    let mut b = concatenate(Axis(1), &[first.0.view(), (-&second.0).view()])
         .map_err(|_| mismatch("initial factor B", first.0.dim(), second.0.dim()))?;
     let a = concatenate(Axis(0), &[first.1.view(), second.1.view()])
         .map_err(|_| mismatch("initial factor A", first.1.dim(), second.1.dim()))?;
+    let rank = first.0.ncols();
+    for i in 0..rank.min(second.0.ncols()) {
+        if first.0.column(i) == second.0.column(i) && first.1.row(i) == second.1.row(i) {
+            b.column_mut(i).fill(0.0);
+            b.column_mut(rank + i).fill(0.0);
+        }
+    }
     Ok((b, a))
+}
+
+fn mismatch(what: &'static str, expected: (usize, usize), found: (usize, usize)) -> Error {
+    Error::Mismatch {
+        what,
+        expected: format!("{expected:?} as in the trained adapter"),
+        found: format!("{found:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -366,6 +440,10 @@ mod tests {
         let pair = || (array![[1.0], [2.0]], array![[3.0, 4.0, 5.0]]);
         let (b, a) = difference_of_products(pair(), pair()).unwrap();
         assert!(b.dot(&a).iter().all(|&x| x == 0.0));
+        // By the factors' own rounding, equal products would leave 10⁻¹⁶ here.
+        let thirds = || (array![[1.0 / 3.0], [0.7]], array![[0.1, 0.3]]);
+        let (b, a) = difference_of_products(thirds(), thirds()).unwrap();
+        assert_eq!(product(b, a, 1.0).singular_values().unwrap(), [0.0; 2]);
         let other = (array![[1.0]], array![[1.0, 1.0, 1.0]]);
         let error = difference_of_products(pair(), other)
             .unwrap_err()
@@ -398,6 +476,66 @@ mod tests {
             scale: 1.0,
         };
         assert_eq!(full.clone().compact().unwrap(), full);
+    }
+
+    fn kronecker_of(left: Update, right: Update) -> Update {
+        Update::Kronecker {
+            left: Box::new(left),
+            right: Box::new(right),
+            scale: -2.0,
+        }
+    }
+
+    #[test]
+    fn a_difference_keeps_what_both_share() {
+        let wave = |m: usize, n: usize, step: f64| {
+            Array2::from_shape_fn((m, n), |(i, j)| ((3 * i + j) as f64 * step).sin())
+        };
+        let dense = |m, n, step| Update::Dense(wave(m, n, step));
+        let thin = |m, n, step| product(wave(m, 1, step), wave(1, n, step), 1.0);
+        let left = || dense(2, 3, 0.7);
+        let blocks = |step| Update::Blocks(vec![thin(4, 3, step), dense(2, 2, step)]);
+        let cases = [
+            // One side is the same: a Kronecker product again.
+            (
+                kronecker_of(left(), thin(4, 3, 0.3)),
+                kronecker_of(left(), thin(4, 3, 0.9)),
+            ),
+            (
+                kronecker_of(dense(4, 3, 0.3), left()),
+                kronecker_of(dense(4, 3, 0.9), left()),
+            ),
+            (blocks(0.3), blocks(0.9)),
+            // Nothing is, but both are of low rank.
+            (
+                kronecker_of(thin(4, 4, 0.2), thin(4, 4, 0.3)),
+                kronecker_of(thin(4, 4, 0.5), thin(4, 4, 0.9)),
+            ),
+            // Nothing is.
+            (
+                kronecker_of(dense(3, 3, 0.7), thin(4, 3, 0.3)),
+                kronecker_of(dense(3, 3, 0.1), thin(4, 3, 0.9)),
+            ),
+            (
+                kronecker_of(dense(3, 3, 0.7), thin(4, 3, 0.3)),
+                dense(12, 9, 0.9),
+            ),
+        ];
+        for (number, (first, second)) in cases.into_iter().enumerate() {
+            let expected = first.to_dense() - second.to_dense();
+            let found = first.minus(second).unwrap();
+            let is_structured = match number {
+                0 | 1 => matches!(found, Update::Kronecker { .. }),
+                2 => matches!(found, Update::Blocks(_)),
+                3 => matches!(&found, Update::Product { b, .. } if b.ncols() == 2),
+                _ => matches!(found, Update::Dense(_)),
+            };
+            assert!(is_structured, "{number}");
+            let error = found.to_dense() - expected;
+            assert!(error.iter().all(|x| x.abs() <= ROUNDING), "{number}");
+        }
+        let error = left().minus(dense(3, 2, 0.1)).unwrap_err().to_string();
+        assert!(error.contains("initial update: expected (2, 3)"), "{error}");
     }
 
     proptest! {

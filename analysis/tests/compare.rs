@@ -434,6 +434,40 @@ fn an_intruder_is_what_was_put_in() {
     assert!(of(1).amplification.unwrap().projected < 1e-5);
 }
 
+/// Both began from one product that is larger than what was learned. All factors are multiples of 1/2,
+/// so the differences are exact.
+#[test]
+fn the_beginning_is_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let b = Array2::from_shape_fn((4, 2), |(i, j)| 8.0 + (i * j) as f64 / 2.0);
+    let a = ndarray::array![[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
+    write(&at("initial"), &b, &a, "q");
+    // What was learned: 2 e₁ and 3 e₁ + 4 e₂, from the same input.
+    for (name, learned) in [("one", [2.0, 0.0]), ("other", [3.0, 4.0])] {
+        let mut trained = b.clone();
+        trained[(0, 0)] += learned[0];
+        trained[(1, 0)] += learned[1];
+        write(&at(name), &trained, &a, "q");
+    }
+    let paths = ["one", "other"].map(at);
+    let whole = compare(&paths, &CompareOptions::default(), |_, _| {}).unwrap();
+    assert!(whole.pairs[0].cosine.unwrap() > 0.95);
+    let options = CompareOptions {
+        initial: Some(at("initial")),
+        ..CompareOptions::default()
+    };
+    let found = compare(&paths, &options, |_, _| {}).unwrap();
+    let pair = &found.pairs[0];
+    assert_eq!(pair.ranks, [1, 1]);
+    let [left, right] = sides(pair);
+    assert!((left.top.phi - 0.36).abs() < 1e-12, "{}", left.top.phi);
+    assert!((right.top.phi - 1.0).abs() < 1e-12);
+    assert!((pair.cosine.unwrap() - 0.6).abs() < 1e-12);
+    let distance = (17.0_f64 / 29.0).sqrt();
+    assert!((pair.distance.unwrap() - distance).abs() < 1e-12);
+}
+
 #[test]
 fn only_the_asked_directions_are_kept() {
     let options = CompareOptions {

@@ -60,9 +60,11 @@ fn a_matrix_of_low_rank_has_zeros_through_the_band() {
     let s = singular_values(with_values(500, 450, &values, 2).view()).unwrap();
     assert_close(&s[..3], &values, BACKWARD);
     assert!(s[3..].iter().all(|&x| x <= BACKWARD * 3.0));
-    // All ones: exact arithmetic on integers, and most reflections have nothing to do.
+    // All ones: sums of equal terms are rounded the same way every time, so that errors add up.
+    let sums = 512.0 * f64::EPSILON;
     let s = singular_values(Array2::ones((512, 512)).view()).unwrap();
-    assert!((s[0] - 512.0).abs() <= BACKWARD * 512.0 && s[1] <= BACKWARD * 512.0);
+    let errors = ((s[0] / 512.0 - 1.0).abs(), s[1] / 512.0);
+    assert!(errors.0 <= sums && errors.1 <= sums, "{errors:?}");
 }
 
 #[test]

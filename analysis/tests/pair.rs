@@ -146,3 +146,38 @@ fn shards_are_found_and_what_does_not_match_is_named() {
         .expect_err("no weights");
     assert!(error.to_string().contains("none of them"), "{error}");
 }
+
+/// Rounding to half precision hides what single precision errs by; rounding to float64 does not.
+#[test]
+fn large_matrices_are_decomposed_in_the_precision_that_their_type_asks_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let (m, n) = (400, 420);
+    for (dtype, size, expected) in [
+        (Dtype::BF16, 0.06, "f32"),
+        (Dtype::F16, 0.06, "f32"),
+        (Dtype::F32, 1e-6, "f32"),
+        (Dtype::F32, 0.06, "f64"),
+        (Dtype::F64, 0.06, "f64"),
+    ] {
+        let base = stored(&gaussian((m, n), 0.05, &mut rng), dtype);
+        let update = gaussian((m, 8), size, &mut rng).dot(&gaussian((8, n), 0.3, &mut rng));
+        let tuned = &base + &update;
+        let paths = ["base", "tuned"].map(|name| folder.path().join(format!("{name}.safetensors")));
+        write(&paths[0], &[("w", &base)], dtype);
+        write(&paths[1], &[("w", &tuned)], dtype);
+        let audit =
+            audit_pair(&paths[0], &paths[1], &PairOptions::default(), |_, _| {}).expect("reads");
+        let change = &audit.matrices[0];
+        let record = serde_json::to_value(change).expect("a record");
+        assert_eq!(record["arithmetic"], expected, "{dtype:?} {size}");
+        assert_eq!(change.rank_above_noise, 8, "{dtype:?} {size}");
+        let difference = stored(&tuned, dtype) - &base;
+        let known = rankwise_analysis::linalg::singular_values(difference.view()).expect("finite");
+        let error = change.noise.decomposition;
+        assert!(error <= change.noise.floor());
+        for (found, known) in change.singular_values.iter().zip(&known) {
+            assert!((found - known).abs() <= error, "{found} {known}");
+        }
+    }
+}

@@ -307,6 +307,31 @@ fn what_is_out_of_proportion_is_refused() {
     assert!(reason.ends_with("found 4000000"), "{reason}");
 }
 
+/// They belong to all adapters, so one of them is an error and not a refusal of every adapter.
+#[test]
+fn a_base_or_an_initial_adapter_that_is_none_is_an_error() {
+    let folder = folder(&pair(), None);
+    let other = folder.path().join("model.safetensors");
+    fs::write(&other, bytes(&tensor("q.weight", &[2, 3], &[0.0; 6]))).unwrap();
+    let said = |base: Option<&Path>, initial: Option<&Path>| {
+        let options = AuditOptions {
+            base: base.map(Path::to_path_buf),
+            initial: initial.map(Path::to_path_buf),
+            ..AuditOptions::default()
+        };
+        let path = folder.path().join("adapter_model.safetensors");
+        audit(&path, &options).unwrap_err().to_string()
+    };
+    let nowhere = folder.path().join("nowhere");
+    assert!(said(Some(&nowhere), None).contains("nowhere"));
+    assert!(said(None, Some(&nowhere)).contains("nowhere"));
+    let message = said(None, Some(&other));
+    assert!(
+        message.ends_with("initial adapter: expected an adapter, found none"),
+        "{message}"
+    );
+}
+
 #[test]
 fn a_scale_that_is_no_number_is_refused() {
     let layouts = [

@@ -9,12 +9,7 @@ use crate::{Column, Error};
 const MISSING: [&str; 5] = ["", "na", "nan", "null", "none"];
 
 pub(crate) fn read(origin: &Path, bytes: &[u8], separator: char) -> Result<Rows, Error> {
-    let mut records = Records {
-        origin,
-        rest: utf8(origin, bytes)?,
-        separator,
-        line: 1,
-    };
+    let mut records = Records::new(origin, utf8(origin, bytes)?, separator, false);
     let Some((line, names)) = records.next()? else {
         return Err(Error::format(origin, "line 1", "a header", "nothing"));
     };
@@ -85,17 +80,52 @@ fn is_plain(field: &str) -> bool {
 }
 
 /// The records of a text, one after another.
-struct Records<'a> {
+pub(crate) struct Records<'a> {
     origin: &'a Path,
     rest: &'a str,
     separator: char,
+    /// Whether fields are texts to be kept as they are: spaces around them, and quotes inside of a
+    /// field that does not begin with one.
+    verbatim: bool,
     /// Of the next character, from 1.
     line: usize,
 }
 
-impl Records<'_> {
+impl<'a> Records<'a> {
+    pub(crate) fn new(origin: &'a Path, text: &'a str, separator: char, verbatim: bool) -> Self {
+        Self {
+            origin,
+            rest: text,
+            separator,
+            verbatim,
+            line: 1,
+        }
+    }
+
+    /// Goes to the line after the one where a record that could not be read begins, which is the next
+    /// that [`next`](Self::next) reads.
+    #[cfg(feature = "texts")]
+    pub(crate) fn resume(&mut self, before: (&'a str, usize)) {
+        (self.rest, self.line) = before;
+        // Behind empty lines, as the record was.
+        loop {
+            let end = self.rest.find(['\n', '\r']).unwrap_or(self.rest.len());
+            self.rest = &self.rest[end..];
+            self.end_line();
+            if end > 0 || self.rest.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Where the next record begins, for [`resume`](Self::resume).
+    #[cfg(feature = "texts")]
+    pub(crate) fn place(&self) -> (&'a str, usize) {
+        (self.rest, self.line)
+    }
+
     /// The line and fields of the next record that is not an empty line.
-    fn next(&mut self) -> Result<Option<(usize, Vec<String>)>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Vec<String>)>, Error> {
         while !self.rest.is_empty() {
             let line = self.line;
             let mut fields = Vec::new();
@@ -118,7 +148,10 @@ impl Records<'_> {
     }
 
     fn field(&mut self, column: usize) -> Result<(String, bool), Error> {
-        let spaces = self.rest.len() - self.rest.trim_start_matches(' ').len();
+        let spaces = match self.verbatim {
+            true => 0,
+            false => self.rest.len() - self.rest.trim_start_matches(' ').len(),
+        };
         if self.rest[spaces..].starts_with('"') {
             self.rest = &self.rest[spaces + 1..];
             return self.quoted(column).map(|field| (field, true));
@@ -128,6 +161,10 @@ impl Records<'_> {
             .find([self.separator, '\n', '\r'])
             .unwrap_or(self.rest.len());
         let (field, rest) = self.rest.split_at(end);
+        if self.verbatim {
+            self.rest = rest;
+            return Ok((field.to_owned(), false));
+        }
         if field.contains('"') {
             let expected = "quotes around the whole field";
             return Err(self.error(column, expected, format!("{field:?}")));

@@ -36,6 +36,49 @@ pub enum Error {
         /// The length or type that is there.
         found: String,
     },
+    /// More lines or images are bad than [`SkipBad`](crate::SkipBad) allows.
+    #[error("{bad} (bad items allowed: {allowed})")]
+    TooManyBad {
+        /// How many are allowed.
+        allowed: usize,
+        /// What is wrong with the one that is too many.
+        bad: Box<Error>,
+    },
+    /// What should name a repository of the Hub does not.
+    #[error("repository {text}: expected {expected}")]
+    Repository {
+        /// What was given.
+        text: String,
+        /// The form of a name.
+        expected: &'static str,
+    },
+    /// The Hub, or what answers in its place, does not do what was asked.
+    #[error("{url}: {repo}: expected {expected}, found {found} ({hint})")]
+    Hub {
+        /// What was asked for, without signatures.
+        url: String,
+        /// The repository.
+        repo: String,
+        /// What a Hub answers.
+        expected: String,
+        /// What came.
+        found: String,
+        /// What may help.
+        hint: String,
+    },
+    /// Nothing may be downloaded, and the cache does not have it.
+    #[error(
+        "{}: expected {file} of {repo} in the cache, found none (offline: unset HF_HUB_OFFLINE to download it)",
+        folder.display()
+    )]
+    NotCached {
+        /// The repository.
+        repo: String,
+        /// The name or pattern of what is missing.
+        file: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
 }
 
 impl Error {

@@ -22,6 +22,16 @@ pub fn write_atomic(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    write_atomic_by_way_of(folder, path, write)
+}
+
+/// As [`write_atomic`], with the temporary name in `folder`, on the same disk: for a folder in which
+/// others take every file for a result.
+pub(crate) fn write_atomic_by_way_of(
+    folder: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -172,7 +182,7 @@ impl Write for HashWriter<'_> {
     }
 }
 
-fn hex(digest: &[u8]) -> String {
+pub(crate) fn hex(digest: &[u8]) -> String {
     use std::fmt::Write as _;
     digest.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.

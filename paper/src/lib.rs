@@ -44,8 +44,8 @@ pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
 pub use tables::{
-    Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells, text_table,
-    theory_cells, theory_summary_cells, violates_a_proved_bound,
+    Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells,
+    text_columns, text_table, theory_cells, theory_summary_cells, violates_a_proved_bound,
 };
 pub use theory::{
     ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use rankwise_analysis::linalg::Arithmetic;
 use rankwise_analysis::{MatrixDifference, PairAudit};
 use rankwise_data::{Column, Table};
 use rankwise_figures::{Curve, Figure, Marker, PALETTE, Panel, Scale, Stroke, grid};
@@ -99,6 +100,16 @@ pub fn pair_table(audit: &PairAudit) -> Result<Table> {
         ("marchenko_pastur", real(|m| m.noise.marchenko_pastur)),
         ("gavish_donoho", real(|m| m.noise.gavish_donoho)),
         ("uneven", real(|m| m.noise.uneven)),
+        ("decomposition", real(|m| m.noise.decomposition)),
+        (
+            "arithmetic",
+            rows.iter()
+                .map(|(matrix, _)| match matrix.arithmetic {
+                    Arithmetic::Single => "f32".to_owned(),
+                    Arithmetic::Double => "f64".to_owned(),
+                })
+                .collect(),
+        ),
     ])?)
 }
 
@@ -208,6 +219,20 @@ pub fn pair_findings(audit: &PairAudit) -> Vec<String> {
             "Above the rounding of the storage type the differences have rank {least} to {most} \
              (median {}); past that rank, e_R is rounding.",
             ranks[ranks.len() / 2]
+        ));
+    }
+    let single: Vec<_> = audit
+        .matrices
+        .iter()
+        .filter(|matrix| matrix.arithmetic == Arithmetic::Single)
+        .collect();
+    if !single.is_empty() {
+        let error = |matrix: &&MatrixDifference| matrix.noise.decomposition;
+        let largest = single.iter().map(error).fold(0.0, f64::max);
+        findings.push(format!(
+            "{} of them were decomposed in single precision, which errs by at most {largest:.1e}, \
+             less than the rounding of the storage type; the others in double.",
+            single.len()
         ));
     }
     let partial = audit

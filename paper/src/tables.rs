@@ -14,10 +14,15 @@ pub type Cells = (Vec<&'static str>, Vec<Vec<String>>);
 
 /// Cells as text for a terminal; all but the first column are aligned to the right.
 pub fn text_table((header, rows): &Cells) -> String {
+    text_columns(header, rows)
+}
+
+/// The same with a heading that is made up as it goes.
+pub fn text_columns<H: ToString>(header: &[H], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_header(header.iter().copied());
+        .set_header(header.iter().map(ToString::to_string));
     table.add_rows(rows.iter().cloned());
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

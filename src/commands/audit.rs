@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use indicatif::ProgressBar;
 use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
@@ -160,24 +159,14 @@ fn audited(options: &Options, common: &Common) -> Result<Audit> {
         base: options.base.clone(),
         initial: options.initial.clone(),
     };
-    let mut whole = Audit {
-        adapters: Vec::new(),
-        refused: Vec::new(),
-    };
     let bar = progress::bar(0, "files", common.quiet);
     bar.set_message("auditing");
-    let told = |bar: &ProgressBar, done: usize, of: usize| {
+    let audit = audit_each(&options.paths, &settings, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
-    };
-    for path in &options.paths {
-        let Audit { adapters, refused } =
-            audit_each(path, &settings, |done, of| told(&bar, done, of))?;
-        whole.adapters.extend(adapters);
-        whole.refused.extend(refused);
-    }
+    })?;
     bar.finish_and_clear();
-    Ok(whole)
+    Ok(audit)
 }
 
 fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) -> Result<RankLink> {

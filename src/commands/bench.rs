@@ -3,13 +3,13 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use rankwise_analysis::linalg::{singular_values, svd};
+use rankwise_analysis::linalg::{Arithmetic, singular_values, singular_values_in, svd};
 use rankwise_data::create_folder;
 use rankwise_paper::{ScalingRecord, scaling_chart, text_table, write_figure};
 use rankwise_theory::{Cell, Family, Lift, Sample, Strategy};
 use serde::Deserialize;
 
-use super::Outcome;
+use super::{Outcome, bench_train};
 use crate::cli::{BenchName, BenchOptions, Common};
 
 /// Times the hot paths here, and a peer's beside them.
@@ -17,6 +17,7 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
     match options.name {
         BenchName::Spectra => spectra(options, common),
         BenchName::Theorem => theorem(options, common),
+        BenchName::Train => bench_train::run(options, common),
     }
 }
 
@@ -33,18 +34,23 @@ struct Peer {
 struct PeerSeconds {
     values: f64,
     thin: Option<f64>,
-    torch_values: Option<f64>,
+    torch_double: Option<f64>,
+    torch_single: Option<f64>,
 }
 
 /// Widths beyond it are timed without vectors only: minutes otherwise.
 const WIDEST_THIN: usize = 1024;
 
+/// From this width on single precision is another path.
+const NARROWEST_SINGLE: usize = 384;
+
 /// Singular values and thin decompositions of Gaussian matrices, beside NumPy's and PyTorch's with
 /// as many threads.
 fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
     let widths = &options.sizes;
-    let mut header = vec!["D", "threads", "decomposition", "rankwise ms"];
-    header.extend(["NumPy f64 ms", "PyTorch f32 ms", "ratio to the faster"]);
+    let mut header = vec!["D", "threads", "decomposition", "rankwise f64 ms"];
+    header.extend(["rankwise f32 ms", "NumPy f64 ms", "PyTorch f64 ms"]);
+    header.extend(["PyTorch f32 ms", "f64 ratio", "f32 ratio"]);
     let mut rows = Vec::new();
     let threads = common.threads.map_or(1, std::num::NonZeroUsize::get);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -59,37 +65,56 @@ fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             pool.install(|| median_seconds(options.repeats, work))
         };
         let values = time(&|| singular_values(w).map(drop))?;
+        // Narrower matrices are decomposed in double precision whatever is asked for.
+        let is_large = width >= NARROWEST_SINGLE;
+        let single = is_large
+            .then(|| time(&|| singular_values_in(w, Arithmetic::Single).map(drop)))
+            .transpose()?;
         let thin = (width <= WIDEST_THIN).then(|| time(&|| svd(w).map(drop)));
-        ours.push((values, thin.transpose()?));
+        ours.push((values, single, thin.transpose()?));
     }
     let peer = python(options.repeats, threads, widths)?;
     for ((width, ours), theirs) in widths.iter().zip(ours).zip(&peer.seconds) {
-        let mut row = |what: &str, ours: f64, numpy: f64, torch: Option<f64>| {
-            let ms = |seconds: f64| format!("{:.2}", 1e3 * seconds);
+        let ms = |seconds: Option<f64>| {
+            seconds.map_or_else(String::new, |seconds| format!("{:.2}", 1e3 * seconds))
+        };
+        let ratio = |ours: Option<f64>, theirs: Option<f64>| {
+            let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+            ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
+        };
+        let mut row = |what: &str, ours: [Option<f64>; 2], numpy, torch: [Option<f64>; 2]| {
+            let [double, single] = ours;
+            let faster = torch[0].map_or(numpy, |torch| torch.min(numpy));
             rows.push(vec![
                 width.to_string(),
                 threads.to_string(),
                 what.to_owned(),
-                ms(ours),
-                ms(numpy),
-                torch.map_or_else(String::new, ms),
-                format!("{:.2}", ours / torch.map_or(numpy, |t| t.min(numpy))),
+                ms(double),
+                ms(single),
+                ms(Some(numpy)),
+                ms(torch[0]),
+                ms(torch[1]),
+                ratio(double, Some(faster)),
+                ratio(single, torch[1]),
             ]);
         };
+        let (values, single, thin) = ours;
+        let torch = [theirs.torch_double, theirs.torch_single];
         row(
             "singular values",
-            ours.0,
+            [Some(values), single],
             theirs.values,
-            theirs.torch_values,
+            torch,
         );
-        if let (Some(ours), Some(theirs)) = (ours.1, theirs.thin) {
-            row("thin", ours, theirs, None);
+        if let (Some(ours), Some(theirs)) = (thin, theirs.thin) {
+            row("thin", [Some(ours), None], theirs, [None, None]);
         }
     }
     let torch = peer.torch.as_deref().unwrap_or("not installed");
     println!("{}", text_table(&(header, rows)));
     println!(
-        "\nNumPy {}, PyTorch {torch}, rankwise; {threads} threads each, medians of {}.",
+        "\nNumPy {}, PyTorch {torch}, rankwise; {threads} threads each, medians of {}; ratios to the \
+         faster of the same precision.",
         peer.numpy, options.repeats
     );
     Ok(Outcome::Done)

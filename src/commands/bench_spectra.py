@@ -1,4 +1,4 @@
-"""Seconds of NumPy's (float64) and PyTorch's (float32) decompositions: JSON, one entry a width.
+"""Seconds of NumPy's (float64) and PyTorch's (float64 and float32) decompositions: JSON, one entry a width.
 
 Arguments: repeats, threads, the largest width of thin decompositions, widths."""
 
@@ -38,9 +38,10 @@ for width in widths:
     if width <= thin:
         entry["thin"] = median_seconds(lambda: numpy.linalg.svd(w, full_matrices=False))
     if torch:
-        single = torch.from_numpy(w.astype(numpy.float32))
-        torch.linalg.svdvals(torch.from_numpy(warm.astype(numpy.float32)))
-        entry["torch_values"] = median_seconds(lambda: torch.linalg.svdvals(single))
+        for name, dtype in (("double", numpy.float64), ("single", numpy.float32)):
+            matrix = torch.from_numpy(w.astype(dtype))
+            torch.linalg.svdvals(torch.from_numpy(warm.astype(dtype)))
+            entry[f"torch_{name}"] = median_seconds(lambda: torch.linalg.svdvals(matrix))
     seconds.append(entry)
 print(
     json.dumps(

@@ -20,6 +20,7 @@ use crate::progress;
 /// Examples for the end of the help.
 pub const EXAMPLES: &str = "Examples:\n  rankwise compare first/ second/\n  \
     rankwise compare first/ second/ --base model/ --out comparison\n  \
+    rankwise compare first/ second/ --initial first/init/\n  \
     rankwise compare 'adapters/vit-*' --rank 8 --out comparison\n  \
     rankwise compare run/ --over-time --out course";
 
@@ -32,6 +33,10 @@ pub struct Options {
     /// it (DoRA, (IA)³).
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// The adapter as it was before training, where its initialisation changed the base (PiSSA,
+    /// OLoRA and others): taken away from every one that is compared.
+    #[arg(long, value_name = "DIR")]
+    pub initial: Option<PathBuf>,
     /// The values of i and j to keep φ(i, j) for: numbers, or all [default: up to 64].
     #[arg(long, value_name = "LIST|all", value_parser = directions)]
     pub directions: Option<GridChoice>,
@@ -71,6 +76,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     let defaults = CompareOptions::default();
     let choices = CompareOptions {
         base: options.base.clone(),
+        initial: options.initial.clone(),
         grid: options.directions.clone().unwrap_or(defaults.grid),
         rank: options.rank,
         intruders: IntruderRule {

@@ -1,15 +1,18 @@
 pub mod audit;
 mod bench;
+mod bench_train;
 mod checkpoints;
 pub mod compare;
 pub mod extract;
 mod features;
 mod output;
+pub mod params;
 pub mod read_table;
 mod reproduce;
 pub mod resize;
 mod show;
 mod train;
+mod tune;
 mod verify;
 
 use anyhow::Result;
@@ -45,6 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),
         Command::Train(options) => train::run(options, common),
+        Command::Params(options) => params::run(options, common),
         Command::Bench(options) => bench::run(options, common),
         Command::ReadTable(options) => read_table::run(options),
         Command::Completions { shell } => {

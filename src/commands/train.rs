@@ -1,14 +1,17 @@
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rankwise_data::read_text;
 use rankwise_paper::{Recipe, RunResult, run_cells, text_table, train_all};
 use rankwise_training::RunConfig;
 
-use super::Outcome;
+use super::{Outcome, tune};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
 
 /// Trains one run for every combination of the methods, ranks and seeds given.
 pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
+    if tune::is_asked_for(options)? {
+        return tune::run(options, common);
+    }
     let configs = configurations(options, common)?;
     if options.dump_config {
         for config in &configs {
@@ -61,9 +64,14 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConf
         ([], seed) => vec![seed.unwrap_or(base.seed)],
         (seeds, _) => seeds.to_vec(),
     };
-    let methods = match options.method.as_slice() {
-        [] => vec![base.method.name],
-        methods => methods.to_vec(),
+    let given = options.method.iter();
+    let given = given.map(|name| {
+        name.parse()
+            .map_err(|error: String| anyhow!("--method: {error}"))
+    });
+    let methods = match given.collect::<Result<Vec<_>>>()? {
+        methods if methods.is_empty() => vec![base.method.name],
+        methods => methods,
     };
     let ranks = match options.rank.as_slice() {
         [] => vec![base.method.rank.unwrap_or(32)],
@@ -80,7 +88,7 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConf
 }
 
 /// `key = value` as TOML; what is no TOML value is taken as text.
-fn assignment(key: &str, value: &str) -> String {
+pub fn assignment(key: &str, value: &str) -> String {
     let line = format!("{key} = {value}");
     match line.parse::<toml::Table>() {
         Ok(_) => line,
@@ -96,7 +104,7 @@ fn merged(base: &RunConfig, text: &str) -> Result<RunConfig> {
     Ok(RunConfig::from_toml(&toml::to_string(&table)?, "--set")?)
 }
 
-fn merge(into: &mut toml::Table, from: toml::Table) {
+pub fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),

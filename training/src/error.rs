@@ -44,6 +44,26 @@ pub enum Error {
         /// Why it cannot be used.
         reason: String,
     },
+    /// A metric is not defined for what it was given.
+    #[error("metric {metric}: expected {expected}, found {found}")]
+    Metric {
+        /// The metric's name.
+        metric: &'static str,
+        /// What it is defined for.
+        expected: String,
+        /// What it was given.
+        found: String,
+    },
+    /// No answer can be read out of these logits and offsets.
+    #[error("answer: {what}: expected {expected}, found {found}")]
+    Answer {
+        /// The part that is wrong.
+        what: String,
+        /// What belongs there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),

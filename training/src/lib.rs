@@ -10,6 +10,7 @@
 //! ```
 
 mod config;
+mod count;
 mod device;
 mod draw;
 mod encoder;
@@ -17,11 +18,13 @@ mod engine;
 mod error;
 mod head;
 mod method;
+mod metric;
 mod model;
 mod module;
 mod tuning;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
+pub use count::{KindCount, ParameterCount, count_parameters};
 pub use device::DeviceName;
 pub use encoder::SentenceEncoder;
 pub use error::Error;
@@ -30,7 +33,16 @@ pub use head::{
     StopReason, Task, train,
 };
 pub use method::{Common, Method, MethodTable};
-pub use tuning::StepBench;
+pub use metric::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, Direction, GoldAnswers, Metric, accuracy,
+    answer_f1, best_answers, chosen_answer, evaluate_answers, f1, glue_metrics, is_exact_match,
+    matthews, normalized_answer, pearson,
+};
+pub use tuning::{
+    EvaluationSettings, ModelSettings, ModuleRank, OptimizerName, OptimizerSettings,
+    ScheduleSettings, Scores, Shape, StepBench, StepRecord, StepTime, TaskSettings, Trainable,
+    TuneConfig, TunePrecision, TuneProgress, TuneRecord, TuneStop, TuneSummary, cpu_seconds, tune,
+};
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.
 ///

@@ -1,6 +1,8 @@
 //! The base model's weights, for formats whose update cannot be known without them.
 
+use std::cmp::Ordering;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use ndarray::Array2;
 
@@ -12,6 +14,8 @@ use crate::container::Container;
 #[derive(Debug)]
 pub(crate) struct Base {
     weights: Container,
+    /// Made when a name is first looked for that is not there as it is.
+    names: OnceLock<Names>,
 }
 
 /// A weight of the base model.
@@ -43,6 +47,7 @@ impl Base {
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self {
             weights: Container::open_model(path)?,
+            names: OnceLock::new(),
         })
     }
 
@@ -72,22 +77,16 @@ impl Base {
     }
 
     fn alike(&self, wanted: &str) -> Option<String> {
-        let ends = |long: &str, short: &str| {
-            long.strip_suffix(short)
-                .is_some_and(|rest| rest.ends_with('.'))
-        };
-        let flat_wanted = wanted.replace('.', "_");
-        let fits: [&dyn Fn(&str) -> bool; 2] =
-            [&|name| ends(name, wanted) || ends(wanted, name), &|name| {
-                name.replace('.', "_") == flat_wanted
-            }];
-        for fit in fits {
-            let mut names = self.weights.tensors().keys().filter(|name| fit(name));
-            if let (Some(name), None) = (names.next(), names.next()) {
-                return Some(name.clone());
-            }
-        }
-        None
+        let tensors = self.weights.tensors();
+        let names = self
+            .names
+            .get_or_init(|| Names::new(tensors.keys().map(String::as_str)));
+        // What `wanted` ends in, after each of its dots.
+        let shorter = wanted.match_indices('.').map(|(dot, _)| &wanted[dot + 1..]);
+        let shorter = shorter.filter(|name| tensors.contains_key(*name));
+        only(shorter.chain(names.longer(wanted)))
+            .or_else(|| only(names.flattened(wanted)))
+            .map(str::to_owned)
     }
 
     /// The weight as the layer's formulas see it.
@@ -106,10 +105,103 @@ impl Base {
     }
 }
 
+/// Tensors' names in the orders in which framed and flattened ones are found: a large model has tens of
+/// thousands, and so has an adapter.
+#[derive(Debug)]
+struct Names {
+    /// By their characters from the last to the first.
+    from_end: Vec<Box<str>>,
+    /// Places in `from_end`, by the names with underscores for dots.
+    flattened: Vec<u32>,
+}
+
+impl Names {
+    fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut from_end: Vec<Box<str>> = names.map(Box::from).collect();
+        from_end.sort_unstable_by(|x, y| x.bytes().rev().cmp(y.bytes().rev()));
+        let mut flattened: Vec<u32> = (0..).take(from_end.len()).collect();
+        flattened.sort_by(|&x, &y| flat_order(&from_end[x as usize], &from_end[y as usize]));
+        Self {
+            from_end,
+            flattened,
+        }
+    }
+
+    /// The names that end in a dot and this one.
+    fn longer<'a>(&'a self, end: &'a str) -> impl Iterator<Item = &'a str> {
+        let dotted = || end.bytes().rev().chain([b'.']);
+        let from = self
+            .from_end
+            .partition_point(|name| name.bytes().rev().lt(dotted()));
+        let names = self.from_end[from..].iter().map(|name| &**name);
+        names.take_while(move |name| {
+            name.strip_suffix(end)
+                .is_some_and(|rest| rest.ends_with('.'))
+        })
+    }
+
+    /// The names that differ from this one only in dots and underscores.
+    fn flattened<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let of = |&place: &u32| &*self.from_end[place as usize];
+        let from = self
+            .flattened
+            .partition_point(|place| flat_order(of(place), name) == Ordering::Less);
+        let names = self.flattened[from..].iter().map(of);
+        names.take_while(move |own| flat_order(own, name) == Ordering::Equal)
+    }
+}
+
+/// The order of two names with underscores for dots.
+fn flat_order(x: &str, y: &str) -> Ordering {
+    let flat = |byte| if byte == b'.' { b'_' } else { byte };
+    x.bytes().map(flat).cmp(y.bytes().map(flat))
+}
+
+/// The one item, if there is one and no other.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    match (items.next(), items.next()) {
+        (Some(one), None) => Some(one),
+        _ => None,
+    }
+}
+
 /// Rows and the product of the other dimensions.
 pub(crate) fn flat(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [rows, rest @ ..] => (*rows, rest.iter().product()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against one look at every name.
+        #[test]
+        fn names_are_found_by_their_ends_and_flattened(
+            mut names in proptest::collection::vec("[ab._]{0,6}", 0..40),
+            wanted in "[ab._]{0,4}",
+        ) {
+            names.sort();
+            names.dedup();
+            let index = Names::new(names.iter().map(String::as_str));
+            let sorted = |found: Vec<&str>| {
+                let mut found: Vec<_> = found.into_iter().map(str::to_owned).collect();
+                found.sort();
+                found
+            };
+            let by = |fits: &dyn Fn(&str) -> bool| {
+                sorted(names.iter().map(String::as_str).filter(|name| fits(name)).collect())
+            };
+            let longer = by(&|name| name.ends_with(&format!(".{wanted}")));
+            prop_assert_eq!(sorted(index.longer(&wanted).collect()), longer);
+            let flat = |name: &str| name.replace('.', "_");
+            let alike = by(&|name| flat(name) == flat(&wanted));
+            prop_assert_eq!(sorted(index.flattened(&wanted).collect()), alike);
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! | LoHa | (out + in)·R₁R₂, or out × in |
 //! | LoKr | its singular values |
 //! | VeRA, drawn anew | R·(in + out), once |
+//! | less an initial update that is no product | out × in |
 //!
 //! Real adapters stay far below the limits: LoHa with R = 64 on a layer of 14336 × 4096 makes 25 numbers
 //! for one, and a Tucker core on a kernel of 27 places at most 27.
@@ -27,14 +28,17 @@ const GROWTH: usize = 32;
 /// in LoHa, whose factors grow with R/2,
 const HADAMARD_GROWTH: usize = 128;
 
-/// where the difference of two updates is formed,
-const DIFFERENCE_GROWTH: usize = 16;
-
 /// for VeRA's projections beside the base weights whose sizes they have,
 const PROJECTION_GROWTH: usize = 8;
 
 /// and so many in any case.
 const FEW: usize = 1 << 15;
+
+/// The most numbers of the difference of a trained and an initial update, where both are formed: two
+/// Kronecker products that share no side are of full rank together, however few numbers they have. It
+/// is half a gigabyte in float64, of which a thread holds two at most, and has room for 4096 × 14336;
+/// a larger one needs a base model whose weight has that size.
+const LARGEST_DIFFERENCE: usize = 1 << 26;
 
 /// The most experts of one parameter; the largest model has 2,048.
 pub(super) const MOST_EXPERTS: usize = 4096;
@@ -87,17 +91,17 @@ pub(super) fn check(recipe: &Recipe, context: &Context<'_>) -> Result<(), String
     ))
 }
 
-/// Checks the difference of a trained and an initial update that are no plain products: both are
-/// formed.
+/// Checks the difference of a trained and an initial update that are no plain products: it may be
+/// formed. `kept` is the more of the numbers in the factors and in the base weight.
 pub(super) fn check_difference(shape: (usize, usize), kept: usize) -> Result<(), String> {
     let made = shape.0.saturating_mul(shape.1);
-    let most = FEW.max(kept.saturating_mul(DIFFERENCE_GROWTH));
+    let most = LARGEST_DIFFERENCE.max(kept);
     if made <= most {
         return Ok(());
     }
     Err(format!(
-        "the difference from the initial adapter: expected at most {most} numbers for the {kept} in \
-         the factors, found {} x {}",
+        "the difference from the initial adapter: expected at most {most} numbers or a base weight of \
+         its size (--base), found {} x {}",
         shape.0, shape.1
     ))
 }

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use regex::{Regex, RegexBuilder};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::pattern::{Match, Pattern, bounded};
 use crate::Error;
 
 /// Larger than any real configuration by three orders of magnitude.
 const LONGEST_CONFIG: u64 = 16_000_000;
-
-/// Bytes of a compiled pattern; real ones take a few thousand.
-const LARGEST_EXPRESSION: usize = 1 << 20;
 
 /// Initialisations that take the adapter's first value out of the base weight, so that B A alone is
 /// not what training changed (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA).
@@ -37,8 +34,10 @@ pub(crate) struct AdapterConfig {
     pub kasa_config: Option<Value>,
     pub fan_in_fan_out: Option<bool>,
     pub init_lora_weights: Option<Value>,
-    pub rank_pattern: Option<Map<String, Value>>,
-    pub alpha_pattern: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "perhaps")]
+    pub rank_pattern: Pattern,
+    #[serde(deserialize_with = "perhaps")]
+    pub alpha_pattern: Pattern,
     pub target_parameters: Option<Vec<String>>,
     /// The modules whose inputs (IA)³ scales, by name or as one regular expression.
     pub feedforward_modules: Option<Value>,
@@ -60,17 +59,6 @@ pub(crate) struct AdapterConfig {
 pub(crate) struct MlxParameters {
     pub rank: Option<Value>,
     pub scale: Option<f64>,
-}
-
-/// What a `rank_pattern` or `alpha_pattern` says of a module.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Match<'a> {
-    /// No key fits; the configuration's general value holds.
-    General,
-    /// The value of the first key that fits.
-    Special(&'a Value),
-    /// Whether this key fits cannot be said: it is no regular expression that is understood here.
-    Unread(&'a str),
 }
 
 impl AdapterConfig {
@@ -108,7 +96,7 @@ impl AdapterConfig {
 
     /// α of a module: its own by `alpha_pattern`, or the general one.
     pub fn alpha(&self, module: &str) -> Result<Option<f64>, String> {
-        match first_match(self.alpha_pattern.as_ref(), module) {
+        match self.alpha_pattern.first_match(module) {
             Match::General => Ok(self.lora_alpha.or(self.alpha)),
             Match::Special(value) => match value.as_f64() {
                 Some(alpha) => Ok(Some(alpha)),
@@ -124,7 +112,7 @@ impl AdapterConfig {
     /// R of a module as configured, if that can be said. AdaLoRA's pattern lists which of its
     /// directions were kept.
     pub fn rank(&self, module: &str) -> Option<usize> {
-        let value = match first_match(self.rank_pattern.as_ref(), module) {
+        let value = match self.rank_pattern.first_match(module) {
             Match::General => self.r.as_ref()?,
             Match::Special(value) => value,
             Match::Unread(_) => return None,
@@ -133,16 +121,6 @@ impl AdapterConfig {
             Value::Array(kept) => Some(kept.iter().filter(|&k| k.as_bool() == Some(true)).count()),
             _ => usize::try_from(value.as_u64()?).ok(),
         }
-    }
-
-    /// The first key of `rank_pattern` that is not understood.
-    pub fn unread_rank_pattern(&self) -> Option<&str> {
-        let mut keys = self
-            .rank_pattern
-            .iter()
-            .flat_map(Map::keys)
-            .map(String::as_str);
-        keys.find(|key| !is_literal(key) && only_name(key).is_none() && whole(key).is_none())
     }
 
     /// Whether (IA)³ scales a module's inputs rather than its outputs.
@@ -215,65 +193,9 @@ impl AdapterConfig {
     }
 }
 
-/// PEFT's rule: the first key with `re.match(r"(.*\.)?(KEY)$", module)`.
-pub(crate) fn first_match<'a>(pattern: Option<&'a Map<String, Value>>, module: &str) -> Match<'a> {
-    for (key, value) in pattern.into_iter().flatten() {
-        // AdaLoRA's keys name the tensor of the singular values.
-        let key_of_module = key.strip_suffix(".lora_E").unwrap_or(key);
-        let fits = if let Some(name) = only_name(key) {
-            name == module
-        } else if is_literal(key) {
-            matches_literally(module, key_of_module)
-        } else {
-            match whole(key) {
-                Some(expression) => expression.is_match(module),
-                None => return Match::Unread(key),
-            }
-        };
-        if fits {
-            return Match::Special(value);
-        }
-    }
-    Match::General
-}
-
-/// A key as the expression that PEFT makes of it.
-fn whole(key: &str) -> Option<Regex> {
-    bounded(&format!(r"^(?:.*\.)?(?:{key})$"))
-}
-
-fn bounded(expression: &str) -> Option<Regex> {
-    RegexBuilder::new(expression)
-        .size_limit(LARGEST_EXPRESSION)
-        .build()
-        .ok()
-}
-
-/// Whether a key has no sign of a regular expression but the dot.
-fn is_literal(key: &str) -> bool {
-    !key.contains([
-        '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
-    ])
-}
-
-/// The one name that a key such as `^layers\.0\.q` stands for, if it is of that form. Adapters with a
-/// rank for every module have a key for each; an expression for each would take seconds.
-fn only_name(key: &str) -> Option<String> {
-    let name = key.strip_prefix('^')?.replace("\\.", "\0");
-    (!name.contains('.') && is_literal(&name)).then(|| name.replace('\0', "."))
-}
-
-/// As [`ends_in`], but the key's dots are any character, as they are in an expression. Adapters with
-/// a key for every module need no expressions for them.
-fn matches_literally(module: &str, key: &str) -> bool {
-    let mut left = module.chars().rev();
-    for wanted in key.chars().rev() {
-        match left.next() {
-            Some(found) if wanted == '.' || wanted == found => {}
-            _ => return false,
-        }
-    }
-    matches!(left.next(), None | Some('.'))
+/// What may be null: nothing.
+fn perhaps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pattern, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Whether `end` is the last part of a dotted name, or all of it.
@@ -319,7 +241,7 @@ mod tests {
         let doubt = config.alpha("a.model.v").unwrap_err();
         assert!(doubt.contains("regular expression"), "{doubt}");
         assert_eq!((config.rank("a.k"), config.rank("kk")), (Some(2), None));
-        assert_eq!(config.unread_rank_pattern(), None);
+        assert_eq!(config.rank_pattern.unread(), None);
     }
 
     #[test]

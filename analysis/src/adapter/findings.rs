@@ -64,7 +64,7 @@ pub(super) fn findings(
         );
         findings.push(whole(FindingKind::ChangedBase, message));
     }
-    if let Some(key) = config.unread_rank_pattern() {
+    if let Some(key) = config.rank_pattern.unread() {
         let message = format!("rank_pattern {key:?} was not understood and was not compared");
         findings.push(whole(FindingKind::RankPatternMismatch, message));
     }

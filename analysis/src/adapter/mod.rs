@@ -24,6 +24,7 @@ mod key;
 mod module;
 mod names;
 mod of_weight;
+mod pattern;
 mod place;
 mod projection;
 mod recipe;
@@ -32,24 +33,27 @@ mod settings;
 mod sorted;
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::Array2;
 use safetensors::Dtype;
 
-use crate::audit::{Finding, FindingKind, natural_order};
+use crate::audit::{Finding, FindingKind, adapter_file, natural_order};
 use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions, stored_directions};
-use crate::update::{Update, difference_of_products};
+use crate::update::Update;
 use crate::{Error, Storage, StoredMatrix};
 use base::{Base, BaseWeight, flat};
-pub(crate) use config::{AdapterConfig, Match, first_match};
+pub(crate) use config::AdapterConfig;
 pub(crate) use key::Format;
 use key::{Key, Part};
 use module::{Context, Parts};
 pub(crate) use module::{Module, Remark};
 use names::{Names, without_prefix};
+pub(crate) use pattern::{Match, Pattern};
 pub(crate) use place::{Number, Place, Slot};
 pub use projection::vera_projections;
 use recipe::{Factor, Recipe, Stored};
@@ -71,8 +75,7 @@ const READ_METHODS: [&str; 7] = [
 #[derive(Debug)]
 pub(crate) struct Adapter {
     weights: Container,
-    base: Option<Base>,
-    initial: Option<Box<Adapter>>,
+    beside: Beside,
     /// VeRA's A and B for all modules.
     projections: Option<Projections>,
     pub base_model: Option<String>,
@@ -90,6 +93,15 @@ pub(crate) struct Contents {
     pub refused: Vec<(String, String)>,
 }
 
+impl Contents {
+    /// The module of that name, by the order of the names.
+    fn module(&self, name: &str) -> Option<&Module> {
+        let is_before = |module: &Module| natural_order(&module.name, name) == Ordering::Less;
+        let place = self.modules.partition_point(is_before);
+        self.modules.get(place).filter(|found| found.name == name)
+    }
+}
+
 #[derive(Debug)]
 enum Projections {
     /// In the file, under these names.
@@ -98,13 +110,34 @@ enum Projections {
     Drawn(Array2<f64>, Array2<f64>),
 }
 
-/// What belongs to an adapter but is not in its file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Beside<'a> {
+/// What belongs to an adapter but is not in its file: opened once for all adapters of a command.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
     /// The base model's checkpoint.
-    pub base: Option<&'a Path>,
+    base: Option<Arc<Base>>,
     /// The adapter as it was before training.
-    pub initial: Option<&'a Path>,
+    initial: Option<Arc<Adapter>>,
+}
+
+impl Beside {
+    /// Opens the base model's checkpoint and the adapter as it was before training, as far as they
+    /// are given.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one cannot be read or is malformed, or there is not exactly one adapter at
+    /// `initial`.
+    pub fn open(base: Option<&Path>, initial: Option<&Path>) -> Result<Self, Error> {
+        let base = base.map(Base::open).transpose()?.map(Arc::new);
+        let initial = match initial {
+            None => None,
+            Some(path) => {
+                let adapter = Adapter::open(&adapter_file(path)?, &Self::default())?;
+                let missing = || Error::format(path, "initial adapter", "an adapter", "none");
+                Some(Arc::new(adapter.ok_or_else(missing)?))
+            }
+        };
+        Ok(Self { base, initial })
+    }
 }
 
 impl Adapter {
@@ -113,26 +146,16 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be read or is malformed.
-    pub fn open(path: &Path, beside: Beside<'_>) -> Result<Option<Self>, Error> {
+    pub fn open(path: &Path, beside: &Beside) -> Result<Option<Self>, Error> {
         let weights = Container::open(path)?;
         let config = AdapterConfig::read(&path.with_file_name("adapter_config.json"))?;
         let is_part = |name: &String| Key::parse(name) != Key::Full || name == sorted::CONTROL_LORA;
         if config.is_none() && !weights.tensors().keys().any(is_part) {
             return Ok(None);
         }
-        let base = beside.base.map(Base::open).transpose()?;
-        let initial = match beside.initial {
-            None => None,
-            Some(path) => {
-                let adapter = Self::open(&initial_file(path), Beside::default())?;
-                let missing = || Error::format(path, "initial adapter", "an adapter", "none");
-                Some(Box::new(adapter.ok_or_else(missing)?))
-            }
-        };
         let mut adapter = Self {
             weights,
-            base,
-            initial,
+            beside: beside.clone(),
             projections: None,
             base_model: config
                 .as_ref()
@@ -155,14 +178,12 @@ impl Adapter {
         let Some(before) = self.before(module) else {
             return Ok(update);
         };
-        let initial = self.initial.as_ref().expect("a module was found in it");
-        match (update, initial.made(&before.recipe, scale)?) {
-            (Update::Product { b, a, .. }, Update::Product { b: b0, a: a0, .. }) => {
-                let (b, a) = difference_of_products((b, a), (b0, a0))?;
-                Ok(Update::Product { b, a, scale })
-            }
-            (update, before) => Ok(Update::Dense(update.to_dense() - before.to_dense())),
-        }
+        let initial = self
+            .beside
+            .initial
+            .as_ref()
+            .expect("a module was found in it");
+        update.minus(initial.made(&before.recipe, scale)?)
     }
 
     /// The singular values of a module's update, and the lengths of its directions where it is a
@@ -241,7 +262,7 @@ impl Adapter {
     pub fn base_weight(&self, module: &Module) -> Result<Array2<f64>, Error> {
         let missing =
             |expected: String| Error::format(self.weights.path(), "base model", expected, "none");
-        let Some(base) = &self.base else {
+        let Some(base) = &self.beside.base else {
             return Err(missing("a checkpoint".to_owned()));
         };
         let name = &module.name;
@@ -267,16 +288,11 @@ impl Adapter {
 
     /// The same module before training.
     fn before(&self, module: &Module) -> Option<&Module> {
-        let initial = self.initial.as_ref()?;
-        initial
-            .contents
-            .modules
-            .iter()
-            .find(|other| other.name == module.name)
+        self.beside.initial.as_ref()?.contents.module(&module.name)
     }
 
     fn base_matrix(&self, weight: &BaseWeight) -> Result<Array2<f64>, Error> {
-        match &self.base {
+        match &self.beside.base {
             Some(base) => base.read(weight),
             None => Err(Error::format(
                 self.weights.path(),
@@ -313,7 +329,7 @@ impl Adapter {
 
     /// Whether the adapter as it was before training is taken away from the updates.
     pub fn has_initial(&self) -> bool {
-        self.initial.is_some()
+        self.beside.initial.is_some()
     }
 
     /// Whether a tensor of this name is a part of an update, not a bias or a weight of the model.
@@ -367,7 +383,7 @@ impl Adapter {
         let context = Context {
             tensors: self.weights.tensors(),
             config,
-            base: self.base.as_ref(),
+            base: self.beside.base.as_deref(),
             format: self.format,
             numbers: &numbers,
             settings: &settings,
@@ -452,7 +468,7 @@ impl Adapter {
                 ))
             };
         }
-        let (Some(base), Some(config)) = (&self.base, config) else {
+        let (Some(base), Some(config)) = (&self.beside.base, config) else {
             return Err(missing());
         };
         let targets = sorted
@@ -488,22 +504,23 @@ impl Adapter {
     /// With the adapter as it was before training, an update has both ranks and is no longer in
     /// doubt; a module that the initial adapter lacks is refused.
     fn take_initial_away(&mut self) {
-        let Some(initial) = &self.initial else {
+        let Some(initial) = &self.beside.initial else {
             return;
         };
         let mut kept = Vec::new();
         for mut module in std::mem::take(&mut self.contents.modules) {
-            let before = initial
-                .contents
-                .modules
-                .iter()
-                .find(|m| m.name == module.name);
-            match before {
+            match initial.contents.module(&module.name) {
                 Some(before) if before.recipe.shape() == module.recipe.shape() => {
-                    let numbers = module.parameters.saturating_add(before.parameters);
+                    let weight = self
+                        .beside
+                        .base
+                        .as_ref()
+                        .and_then(|base| base.weight(&module.name));
+                    let weight: usize = weight.map_or(0, |weight| weight.shape.iter().product());
+                    let factors = module.parameters.saturating_add(before.parameters);
                     let shape = module.recipe.shape();
                     let is_formed = !module.recipe.is_product() || !before.recipe.is_product();
-                    match bounds::check_difference(shape, numbers) {
+                    match bounds::check_difference(shape, factors.max(weight)) {
                         Err(reason) if is_formed => {
                             self.contents.refused.push((module.name, reason));
                         }
@@ -544,16 +561,6 @@ impl Projections {
             }
             Self::Drawn(a, b) => (a.nrows(), a.ncols(), b.nrows()),
         }
-    }
-}
-
-/// The file of an adapter that is given as a file or a folder.
-fn initial_file(path: &Path) -> std::path::PathBuf {
-    let names = ["adapter_model.safetensors", "adapter_model.bin"];
-    let inside = names.iter().map(|name| path.join(name));
-    match inside.into_iter().find(|file| file.is_file()) {
-        Some(file) => file,
-        None => path.to_path_buf(),
     }
 }
 

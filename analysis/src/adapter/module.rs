@@ -115,15 +115,10 @@ impl Module {
         parts: &Parts<'_>,
         context: &Context<'_>,
     ) -> Result<Vec<Self>, String> {
-        if let Some((part, tensor)) = parts
-            .iter()
-            .find(|(part, _)| matches!(part, Part::Variant(_)))
-        {
-            let what = match part {
-                Part::Variant(what) => what,
-                _ => "a LoRA variant",
-            };
-            return Err(format!("{what}: not audited; it has {tensor}"));
+        for (part, tensor) in parts {
+            if let Part::Variant(what) = part {
+                return Err(format!("{what}: not audited; it has {tensor}"));
+            }
         }
         if let Some(variant) = context.config.and_then(AdapterConfig::variant) {
             return Err(format!("{variant}: a LoRA variant that is not audited"));

@@ -215,14 +215,14 @@ impl Adapter {
             })),
             replaced,
             is_converted: true,
-            is_window_unknown: is_pipeline && window.is_empty() && self.base.is_none(),
+            is_window_unknown: is_pipeline && window.is_empty() && self.beside.base.is_none(),
         }
     }
 
     /// The dimensions of a kernel after outputs and inputs, where the base or a tensor tells them.
     fn window(&self, module: &Module) -> Option<Vec<usize>> {
         let after = |shape: &[usize]| shape.get(2..).map(<[usize]>::to_vec);
-        let base = self.base.as_ref();
+        let base = self.beside.base.as_ref();
         if let Some(weight) = base.and_then(|base| base.weight(&module.raw)) {
             return after(&weight.shape);
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rankwise_data::{HubCache, RepoId, RepoKind};
+
 use super::natural_order;
 use crate::Error;
 
@@ -104,48 +106,25 @@ fn elsewhere(path: &Path) -> Result<Option<Vec<Candidate>>, Error> {
     cached(text)?.map(|folder| candidates(&folder)).transpose()
 }
 
-/// The folder of a model in the local cache of the Hub: `models--OWNER--NAME/snapshots/COMMIT`, the
-/// commit by `refs/main` or the given revision.
+/// The folder of a model in the local cache of the Hub; `None` if the text is no id, or of a model
+/// that the cache does not know.
 fn cached(id: &str) -> Result<Option<PathBuf>, Error> {
-    let (name, revision) = id.split_once('@').unwrap_or((id, "main"));
-    let is_word = |word: &str| {
-        !word.is_empty()
-            && !word.starts_with('.')
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
-    let parts: Vec<&str> = name.split('/').collect();
-    let is_id = parts.len() == 2 && parts.iter().all(|part| is_word(part));
-    let is_revision = revision.split('/').all(is_word);
-    let Some(cache) = cache().filter(|_| is_id && is_revision) else {
+    // A name without an owner is rather a path that is not there.
+    let repo = RepoId::parse(RepoKind::Model, id)
+        .ok()
+        .filter(|repo| repo.name().contains('/'));
+    let (Some(repo), Some(cache)) = (repo, HubCache::from_environment()) else {
         return Ok(None);
     };
-    let model = cache.join(format!("models--{}", name.replace('/', "--")));
+    let model = cache.folder(&repo);
     if !model.is_dir() {
         return Ok(None);
     }
-    let reference = model.join("refs").join(revision);
-    let commit = match fs::read_to_string(&reference) {
-        Ok(commit) => commit.trim().to_owned(),
-        Err(_) => revision.to_owned(),
-    };
-    let snapshot = model.join("snapshots").join(&commit);
-    if !is_word(&commit) || !snapshot.is_dir() {
-        let expected = format!("a snapshot of revision {revision}");
-        return Err(Error::format(&model, "snapshots", expected, "none"));
-    }
+    let snapshot = cache.snapshot(&repo)?.ok_or_else(|| {
+        let expected = format!("a snapshot of revision {}", repo.revision());
+        Error::format(&model, "snapshots", expected, "none")
+    })?;
     Ok(Some(snapshot))
-}
-
-/// Where the Hub's libraries keep what they downloaded.
-fn cache() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| Some(variable("HF_HOME")?.join("hub")))
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
 }
 
 fn name(file: &Path) -> String {

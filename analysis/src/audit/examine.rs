@@ -3,9 +3,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::discovery::Candidate;
-use super::record::{
-    AdapterAudit, Audit, Finding, FindingKind, Method, ModuleAudit, Refused, Spectrum, Summary,
-};
+use super::finding::{Finding, FindingKind};
+use super::record::{AdapterAudit, Audit, Method, ModuleAudit, Refused, Spectrum, Summary};
 use super::{AuditOptions, first_number};
 use crate::adapter::{Adapter, Beside, Module, Remark};
 use crate::product::Directions;
@@ -16,11 +15,11 @@ use crate::{Error, TauRule, measures, orthogonality};
 const TINY: f64 = 1.0 / 32_768.0;
 
 /// The audit of one file; `None` if it is no adapter.
-pub(super) fn file(candidate: &Candidate, options: &AuditOptions) -> Result<Option<Audit>, Error> {
-    let beside = Beside {
-        base: options.base.as_deref(),
-        initial: options.initial.as_deref(),
-    };
+pub(super) fn file(
+    candidate: &Candidate,
+    beside: &Beside,
+    options: &AuditOptions,
+) -> Result<Option<Audit>, Error> {
     let Some(adapter) = Adapter::open(&candidate.file, beside)? else {
         return Ok(None);
     };

@@ -6,6 +6,7 @@
 
 mod discovery;
 mod examine;
+mod finding;
 mod names;
 mod quantity;
 mod record;
@@ -14,15 +15,17 @@ mod summary;
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{self, AtomicUsize};
 
 use rayon::prelude::*;
 
+use crate::adapter::Beside;
 use crate::{Error, Side, TauRule};
 pub(crate) use discovery::{Candidate, adapter_file, candidates};
+pub use finding::{Finding, FindingKind};
 pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
-    AdapterAudit, Audit, Distribution, Finding, FindingKind, Group, Kind, Method, ModuleAudit,
-    Refused, Spectrum, Summary,
+    AdapterAudit, Audit, Distribution, Group, Kind, Method, ModuleAudit, Refused, Spectrum, Summary,
 };
 pub use role::role;
 pub(crate) use summary::quantile;
@@ -63,36 +66,45 @@ impl Default for AuditOptions {
 /// [`refused`](Audit::refused), with what was expected and found.
 ///
 /// # Errors
-/// [`Error::File`] if there is nothing at `path` or a folder cannot be listed.
+/// [`Error::File`] if there is nothing at `path`, a folder cannot be listed, or the base model or the
+/// initial adapter cannot be opened.
 pub fn audit(path: &Path, options: &AuditOptions) -> Result<Audit, Error> {
-    audit_each(path, options, |_, _| {})
+    audit_each(&[path], options, |_, _| {})
 }
 
-/// As [`audit`]; `progress` is told how many files there are and called after each.
+/// As [`audit`] for several paths, whose adapters share the base model and the initial adapter;
+/// `progress` is called after each file, with how many are done and how many there are.
 ///
 /// # Errors
 /// As [`audit`].
-pub fn audit_each(
-    path: &Path,
+pub fn audit_each<P: AsRef<Path>>(
+    paths: &[P],
     options: &AuditOptions,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Audit, Error> {
-    let candidates = discovery::candidates(path)?;
-    let total = candidates.len();
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let results: Vec<_> = candidates
-        .into_par_iter()
-        .map(|candidate| {
-            let result = examine::file(&candidate, options);
-            let count = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-            progress(count, total);
-            (candidate, result)
-        })
-        .collect();
     let mut audit = Audit {
         adapters: Vec::new(),
         refused: Vec::new(),
     };
+    let mut candidates = Vec::new();
+    for path in paths.iter().map(AsRef::as_ref) {
+        let found = discovery::candidates(path)?;
+        if found.is_empty() {
+            let reason = "no weight file in the folder or below it";
+            audit.refused.push(whole(path, reason));
+        }
+        candidates.extend(found);
+    }
+    let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
+    let (total, done) = (candidates.len(), AtomicUsize::new(0));
+    let results: Vec<_> = candidates
+        .into_par_iter()
+        .map(|candidate| {
+            let result = examine::file(&candidate, &beside, options);
+            progress(done.fetch_add(1, atomic::Ordering::Relaxed) + 1, total);
+            (candidate, result)
+        })
+        .collect();
     for (candidate, result) in results {
         match result {
             Ok(Some(one)) => {
@@ -108,11 +120,6 @@ pub fn audit_each(
                 .refused
                 .push(whole(&candidate.file, error.to_string())),
         }
-    }
-    if audit.adapters.is_empty() && audit.refused.is_empty() {
-        audit
-            .refused
-            .push(whole(path, "no weight file in the folder or below it"));
     }
     Ok(audit)
 }

@@ -5,7 +5,8 @@ use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::record::{FindingKind, Kind};
+use super::finding::FindingKind;
+use super::record::{Kind, Method};
 
 macro_rules! named {
     ($list:ty) => {
@@ -31,6 +32,7 @@ macro_rules! named {
 
 named!(FindingKind);
 named!(Kind);
+named!(Method);
 
 fn named<T: DeserializeOwned>(name: &str) -> Option<T> {
     let deserializer: StrDeserializer<'_, Error> = name.into_deserializer();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::finding::Finding;
 use crate::{Measures, Orthogonality, Side, orthogonality};
 
 /// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […]}`.
@@ -27,8 +28,8 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// One adapter.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) too.
+#[derive(Debug, Clone, PartialEq)]
 pub struct AdapterAudit {
     /// The adapter's folder, or its file if that was asked for.
     pub path: String,
@@ -43,6 +44,51 @@ pub struct AdapterAudit {
     pub summary: Summary,
     /// What deserves attention.
     pub findings: Vec<Finding>,
+}
+
+impl AdapterAudit {
+    /// The modules of every kind taken together. Groups are several times as large as the modules that
+    /// they sum up, so that they are made where they are asked for and not kept.
+    pub fn by_kind(&self) -> BTreeMap<&'static str, Group> {
+        Group::by(&self.modules, |module| Some(module.kind.name()))
+    }
+
+    /// By layer; modules outside the numbered ones are left out.
+    pub fn by_layer(&self) -> BTreeMap<usize, Group> {
+        Group::by(&self.modules, |module| module.layer)
+    }
+
+    /// By [role](ModuleAudit::role).
+    pub fn by_role(&self) -> BTreeMap<String, Group> {
+        Group::by(&self.modules, |module| Some(module.role()))
+    }
+}
+
+impl Serialize for AdapterAudit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            summary: &'a Summary,
+            by_kind: BTreeMap<&'static str, Group>,
+            by_layer: BTreeMap<usize, Group>,
+            by_role: BTreeMap<String, Group>,
+        }
+        let mut record = serializer.serialize_struct("AdapterAudit", 6)?;
+        record.serialize_field("path", &self.path)?;
+        record.serialize_field("format", &self.format)?;
+        record.serialize_field("base_model", &self.base_model)?;
+        record.serialize_field("modules", &self.modules)?;
+        let summary = Whole {
+            summary: &self.summary,
+            by_kind: self.by_kind(),
+            by_layer: self.by_layer(),
+            by_role: self.by_role(),
+        };
+        record.serialize_field("summary", &summary)?;
+        record.serialize_field("findings", &self.findings)?;
+        record.end()
+    }
 }
 
 /// The kind of layer that an update belongs to.
@@ -69,7 +115,7 @@ pub enum Kind {
 }
 
 /// How an update is parametrised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// s·B·A.
@@ -187,67 +233,6 @@ impl Serialize for ModuleAudit {
     }
 }
 
-/// Something that deserves attention.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
-    /// What it is.
-    pub kind: FindingKind,
-    /// The module that it concerns; `None` if all of the adapter.
-    pub module: Option<String>,
-    /// The finding in words.
-    pub message: String,
-    /// The numbers that it rests on.
-    #[serde(serialize_with = "as_map")]
-    pub values: Vec<(&'static str, f64)>,
-}
-
-impl Finding {
-    pub(crate) fn of_module(kind: FindingKind, module: &str, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            module: Some(module.to_owned()),
-            message: message.into(),
-            values: Vec::new(),
-        }
-    }
-}
-
-/// The kinds of findings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    /// ΔW = 0: the module does nothing.
-    ZeroUpdate,
-    /// σ₁ below 2⁻¹⁵, half the spacing of bfloat16's numbers at 0.01: merged into weights of ordinary
-    /// size in bfloat16, the update is rounded away.
-    TinyUpdate,
-    /// A factor holds NaN or Inf.
-    NonFinite,
-    /// Directions i with ‖b_i‖·‖a_i‖ = 0, or so small that they count for nothing beside σ₁.
-    DeadDirection,
-    /// Fewer independent directions than live ones: some are combinations of others.
-    CollapsedDirection,
-    /// Fewer than half of the R directions hold 99 % of Σσ².
-    UnusedBudget,
-    /// Of numerical rank, 99 % energy rank and effective rank, the largest is more than twice the
-    /// smallest: what “the rank” is depends on the definition.
-    DefinitionsDisagree,
-    /// α is not known, so neither is the scale.
-    AlphaMissing,
-    /// The scale is not positive, or beyond what α and R of real trainings give.
-    UnusualScale,
-    /// The factors have another rank than the configuration says.
-    RankPatternMismatch,
-    /// The initialisation changed the base weight; B A is not the whole update.
-    ChangedBase,
-    /// DoRA without the base weight: only s·B·A could be measured.
-    Directional,
-    /// VeRA without the base weight: the number of inputs was assumed.
-    InputsAssumed,
-    /// A bias was trained beside the factors.
-    TrainedBias,
-}
-
 /// Some modules of an adapter taken together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
@@ -264,7 +249,7 @@ pub struct Group {
     pub measures: Vec<(&'static str, Distribution)>,
 }
 
-/// The modules of an adapter taken together: all, and in groups.
+/// All modules of an adapter taken together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Number of modules.
@@ -280,12 +265,6 @@ pub struct Summary {
     /// Every measure by name, over the modules that have it.
     #[serde(serialize_with = "as_map")]
     pub measures: Vec<(&'static str, Distribution)>,
-    /// By [`Kind`].
-    pub by_kind: BTreeMap<&'static str, Group>,
-    /// By layer; modules outside the numbered ones are left out.
-    pub by_layer: BTreeMap<usize, Group>,
-    /// By [role](ModuleAudit::role).
-    pub by_role: BTreeMap<String, Group>,
 }
 
 /// Some numbers by their mean and percentiles (linear interpolation between order statistics).
@@ -303,7 +282,7 @@ pub struct Distribution {
     pub max: f64,
 }
 
-fn as_map<S: Serializer, T: Serialize>(
+pub(super) fn as_map<S: Serializer, T: Serialize>(
     entries: &[(&'static str, T)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

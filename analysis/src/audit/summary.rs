@@ -40,7 +40,7 @@ impl Group {
         }
     }
 
-    fn by<K: Ord>(
+    pub(super) fn by<K: Ord>(
         modules: &[ModuleAudit],
         key: impl Fn(&ModuleAudit) -> Option<K>,
     ) -> BTreeMap<K, Self> {
@@ -71,9 +71,6 @@ impl Summary {
             rank_budget,
             parameters: modules.iter().map(|module| module.parameters).sum(),
             measures,
-            by_kind: Group::by(modules, |module| Some(module.kind.name())),
-            by_layer: Group::by(modules, |module| module.layer),
-            by_role: Group::by(modules, |module| Some(module.role())),
         }
     }
 }

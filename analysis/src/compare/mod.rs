@@ -42,6 +42,9 @@ pub struct CompareOptions {
     /// The base model's checkpoint, a folder or file: for amplification and intruder dimensions, and
     /// for formats whose update needs it.
     pub base: Option<PathBuf>,
+    /// The adapter as it was before training, where its initialisation changed the base (PiSSA and
+    /// its kin): it is taken away from every one that is compared.
+    pub initial: Option<PathBuf>,
     /// The values of i and j for which φ(i, j) is kept.
     pub grid: GridChoice,
     /// The rank at which many adapters are compared by φ.
@@ -57,6 +60,7 @@ impl Default for CompareOptions {
     fn default() -> Self {
         Self {
             base: None,
+            initial: None,
             grid: GridChoice::UpTo(64),
             rank: 4,
             intruders: IntruderRule::default(),
@@ -147,8 +151,8 @@ impl CompareOptions {
 /// ```
 ///
 /// # Errors
-/// [`Error::File`] if there is nothing at a path, fewer than two adapters are found or no two share a
-/// module; [`Error::Mismatch`] for options out of their range.
+/// [`Error::File`] if there is nothing at a path, the base model or the initial adapter cannot be
+/// opened, fewer than two adapters are found or no two share a module; [`Error::Mismatch`] for options out of their range.
 pub fn compare<P: AsRef<Path>>(
     paths: &[P],
     options: &CompareOptions,
@@ -219,6 +223,7 @@ fn opened<P: AsRef<Path>>(
     options: &CompareOptions,
 ) -> Result<(Vec<Opened>, Vec<Refused>), Error> {
     let (mut adapters, mut refused) = (Vec::new(), Vec::new());
+    let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     for path in paths {
         for Candidate { file, path } in candidates(path.as_ref())? {
             let shown = path.display().to_string();
@@ -232,11 +237,7 @@ fn opened<P: AsRef<Path>>(
                     .to_string_lossy()
                     .into_owned()
             };
-            let beside = Beside {
-                base: options.base.as_deref(),
-                initial: None,
-            };
-            let adapter = match Adapter::open(&file, beside) {
+            let adapter = match Adapter::open(&file, &beside) {
                 Ok(Some(adapter)) => adapter,
                 Ok(None) => {
                     refuse(name(), "no adapter: no tensor is part of one".to_owned());

@@ -25,7 +25,7 @@ use regex::Regex;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use crate::adapter::Slot;
+use crate::adapter::{Pattern, Slot};
 use crate::audit::{Kind, natural_order};
 use crate::container::Container;
 use crate::pair::{Noise, comparable};
@@ -101,6 +101,11 @@ pub fn extract(
         tuned,
         is_gpt2,
         target,
+        patterns: options
+            .rule
+            .as_ref()
+            .map(RankRule::patterns)
+            .unwrap_or_default(),
         options,
     };
     let mut tensors: Vec<&String> = pair.tuned.tensors().keys().collect();
@@ -148,17 +153,6 @@ pub fn extract(
     }
     let modules: Vec<MatrixExtract> = made.iter().map(|one| one.record.clone()).collect();
     let frobenius_norm = root_sum(modules.iter().map(|m| m.frobenius_norm));
-    let together = |loss: fn(&MatrixExtract) -> &Loss| Loss {
-        spectral: modules
-            .iter()
-            .map(|m| loss(m).spectral)
-            .try_fold(0.0, |most: f64, one| Some(most.max(one?))),
-        ..Loss::new(
-            root_sum(modules.iter().map(|m| loss(m).frobenius)),
-            None,
-            frobenius_norm,
-        )
-    };
     let extracted = Extracted {
         base: names.0.display().to_string(),
         tuned: names.1.display().to_string(),
@@ -172,8 +166,8 @@ pub fn extract(
             .map(|tensor| tensor.shape.iter().product::<usize>())
             .sum(),
         frobenius_norm,
-        error: together(|m| &m.error),
-        written: together(|m| &m.written),
+        error: Loss::together(modules.iter().map(|m| &m.error), frobenius_norm),
+        written: Loss::together(modules.iter().map(|m| &m.written), frobenius_norm),
         modules,
         whole,
         not_covered,
@@ -195,6 +189,7 @@ struct Pair<'a> {
     tuned: Container,
     is_gpt2: bool,
     target: Option<Regex>,
+    patterns: Pattern,
     options: &'a ExtractOptions,
 }
 
@@ -279,7 +274,7 @@ impl Pair<'_> {
             above = sigma.iter().filter(|&&s| s > floor).count();
             let epsilon = Epsilon::of(dtype).unwrap_or(Epsilon::F32);
             match &self.options.rule {
-                Some(rule) => rule.rank([module, module], sigma, (m, n), epsilon),
+                Some(rule) => rule.rank(&self.patterns, [module, module], sigma, (m, n), epsilon),
                 None => (above > 0).then_some(above),
             }
         })?;

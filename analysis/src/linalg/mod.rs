@@ -25,6 +25,8 @@ mod core;
 mod dqds;
 mod lu;
 mod qr;
+mod real;
+mod reflections;
 mod svd;
 mod tall;
 mod top;
@@ -33,7 +35,8 @@ pub(crate) use core::core_singular_values;
 pub use lu::solve;
 pub(crate) use qr::triangular_factor;
 pub use qr::{Qr, qr};
-pub use svd::{Svd, singular_values, svd};
+pub use svd::{Arithmetic, Svd, singular_values, singular_values_in, svd};
+pub(crate) use svd::{TWO_STAGE, frobenius_norm, single_error};
 pub(crate) use tall::TallQr;
 pub use top::{Top, TopOptions, top_singular_values};
 
@@ -41,10 +44,11 @@ use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::Error;
+use real::Real;
 
 /// The matrix times 2^−e, its largest entry in [1/2, 1), and e: squares neither overflow nor
-/// vanish, and not a bit is lost.
-pub(crate) fn normalized(a: ArrayView2<'_, f64>) -> Result<(Mat<f64>, i32), Error> {
+/// vanish, and not a bit is lost but those that the type does not have.
+pub(crate) fn normalized<T: Real>(a: ArrayView2<'_, f64>) -> Result<(Mat<T>, i32), Error> {
     // Without their sign, the bits of numbers are in the order of the numbers, infinities and NaN last.
     let bits = a.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
     let largest = f64::from_bits(bits);
@@ -52,13 +56,13 @@ pub(crate) fn normalized(a: ArrayView2<'_, f64>) -> Result<(Mat<f64>, i32), Erro
         check_finite("matrix", a)?;
     }
     if largest == 0.0 {
-        return Ok((to_faer(a), 0));
+        return Ok((Mat::zeros(a.nrows(), a.ncols()), 0));
     }
     let exponent = largest.log2().floor() as i32 + 1;
     // Two steps: 2^−e itself is out of range where the entries are near the ends of the range.
     let (first, second) = (exponent / 2, exponent - exponent / 2);
     let (first, second) = (2_f64.powi(-first), 2_f64.powi(-second));
-    Ok((copied(a, |x| x * first * second), exponent))
+    Ok((copied(a, |x| T::rounded(x * first * second)), exponent))
 }
 
 pub(crate) fn rescaled(values: impl IntoIterator<Item = f64>, exponent: i32) -> Vec<f64> {
@@ -97,9 +101,17 @@ fn to_faer<T: Copy + Into<f64>>(a: ArrayView2<'_, T>) -> Mat<f64> {
     copied(a, Into::into)
 }
 
-fn copied<T: Copy>(a: ArrayView2<'_, T>, value: impl Fn(T) -> f64) -> Mat<f64> {
+fn copied<T: Copy, U: Real>(a: ArrayView2<'_, T>, value: impl Fn(T) -> U) -> Mat<U> {
     let (m, n) = a.dim();
     let mut out = Mat::zeros(m, n);
+    if a.t().is_standard_layout() {
+        for (to, from) in out.as_mut().col_iter_mut().zip(a.columns()) {
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = value(from);
+            }
+        }
+        return out;
+    }
     let mut first = 0;
     while first < n {
         let width = STRIP.min(n - first);

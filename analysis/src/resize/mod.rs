@@ -30,7 +30,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::adapter::{Adapter, Beside, Format, Module};
+use crate::adapter::{Adapter, Beside, Format, Module, Pattern};
 use crate::audit::{FindingKind, adapter_file};
 use crate::writer::{NewTensor, write_tensors};
 use configuration::Configuration;
@@ -132,11 +132,8 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     options.rule.check()?;
     check_free(out)?;
     let file = adapter_file(path)?;
-    let beside = Beside {
-        base: options.base.as_deref(),
-        initial: options.initial.as_deref(),
-    };
-    let adapter = Adapter::open(&file, beside)?
+    let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
+    let adapter = Adapter::open(&file, &beside)?
         .ok_or_else(|| Error::format(&file, "file", "an adapter", "no tensor of one"))?;
     let mut configuration = Configuration::beside(&file)?;
     let modules = &adapter.contents.modules;
@@ -153,10 +150,11 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     options.rule.check_names(names)?;
     let mut texts = adapter.weights().texts()?;
     let scales = Scales::new(&adapter, configuration.as_ref(), &texts);
+    let patterns = options.rule.patterns();
     // Collected before the first error is looked for: which one it is does not depend on timing.
     let plans: Vec<_> = modules
         .par_iter()
-        .map(|module| plan(module, &adapter, &scales, options))
+        .map(|module| plan(module, &adapter, &scales, &patterns, options))
         .collect();
     let (mut made, mut untouched) = (Vec::new(), Vec::new());
     for (module, plan) in modules.iter().zip(plans) {
@@ -305,6 +303,7 @@ fn plan(
     module: &Module,
     adapter: &Adapter,
     scales: &Scales,
+    patterns: &Pattern,
     options: &ResizeOptions,
 ) -> Result<Plan, Error> {
     let place = match adapter.place(module) {
@@ -320,7 +319,9 @@ fn plan(
     let is_as_it_was =
         !is_new && options.scale == NewScale::Keep && types == [place.a.dtype, place.b.dtype];
     let (sigma, chosen) = decomposed(&update, |sigma| {
-        let chosen = options.rule.rank(names, sigma, module.shape, epsilon);
+        let chosen = options
+            .rule
+            .rank(patterns, names, sigma, module.shape, epsilon);
         match chosen {
             Some(rank) if rank < module.rank => Some(rank),
             // Nothing is cut off, but the factors have to be written anew.

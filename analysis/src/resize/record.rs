@@ -32,6 +32,17 @@ impl Loss {
             spectral: Some(spectral.unwrap_or(0.0)),
         }
     }
+
+    /// Of all modules, `whole` the Frobenius norm of their updates together: √Σ of the squared errors
+    /// and the largest spectral one, `None` if it is of some module.
+    pub(crate) fn together<'a>(losses: impl Iterator<Item = &'a Self> + Clone, whole: f64) -> Self {
+        let frobenius = root_sum(losses.clone().map(|loss| loss.frobenius));
+        let mut spectral = losses.map(|loss| loss.spectral);
+        Self {
+            spectral: spectral.try_fold(0.0, |most: f64, one| Some(most.max(one?))),
+            ..Self::new(frobenius, None, whole)
+        }
+    }
 }
 
 /// What became of a module.
@@ -146,17 +157,6 @@ impl ResizeTotals {
             modules.iter().map(rank).sum::<usize>() as f64 / modules.len().max(1) as f64
         };
         let frobenius_norm = root_sum(modules.iter().map(|m| m.frobenius_norm));
-        let together = |loss: fn(&ModuleResize) -> &Loss| Loss {
-            spectral: modules
-                .iter()
-                .map(|m| loss(m).spectral)
-                .try_fold(0.0, |most: f64, one| Some(most.max(one?))),
-            ..Loss::new(
-                root_sum(modules.iter().map(|m| loss(m).frobenius)),
-                None,
-                frobenius_norm,
-            )
-        };
         Self {
             modules: modules.len(),
             old_parameters: modules.iter().map(|m| m.old_parameters).sum(),
@@ -166,8 +166,8 @@ impl ResizeTotals {
             old_rank: mean(|m| m.old_rank),
             new_rank: mean(|m| m.new_rank),
             frobenius_norm,
-            error: together(|m| &m.error),
-            written: together(|m| &m.written),
+            error: Loss::together(modules.iter().map(|m| &m.error), frobenius_norm),
+            written: Loss::together(modules.iter().map(|m| &m.written), frobenius_norm),
         }
     }
 }

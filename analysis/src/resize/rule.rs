@@ -1,8 +1,8 @@
 //! How many directions of an update are kept.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::adapter::{Match, first_match};
+use crate::adapter::{Match, Pattern};
 use crate::measures::energy_rank;
 use crate::{Epsilon, Error, TauRule};
 
@@ -79,8 +79,8 @@ impl RankRule {
             return Ok(());
         };
         for (key, _) in patterns {
-            let alone = Map::from_iter([(key.clone(), Value::Null)]);
-            let mut matches = names.clone().map(|name| first_match(Some(&alone), name));
+            let alone = Pattern::from_iter([(key.clone(), Value::Null)]);
+            let mut matches = names.clone().map(|name| alone.first_match(name));
             let found = matches.find(|found| *found != Match::General);
             let (expected, found) = match found {
                 Some(Match::Special(_)) => continue,
@@ -96,9 +96,23 @@ impl RankRule {
         Ok(())
     }
 
-    /// The rank for an update with these singular values; `None`: as it is.
+    /// The ranks by name, ready to be looked up; none of a rule for all updates.
+    pub(crate) fn patterns(&self) -> Pattern {
+        let entries = match self {
+            Self::Patterns(entries) => &entries[..],
+            _ => &[],
+        };
+        let entries = entries.iter();
+        entries
+            .map(|(key, rank)| (key.clone(), Value::from(*rank)))
+            .collect()
+    }
+
+    /// The rank for an update with these singular values, `patterns` this rule's own; `None`: as it
+    /// is.
     pub(crate) fn rank(
         &self,
+        patterns: &Pattern,
         names: [&str; 2],
         sigma: &[f64],
         shape: (usize, usize),
@@ -111,12 +125,8 @@ impl RankRule {
             Self::Energy(share) => energy_rank(sigma, *share),
             Self::SpectralRatio(ratio) => above(ratio * first),
             Self::Numerical => above(TauRule::Precision(epsilon).tau(shape, first)),
-            Self::Patterns(patterns) => {
-                let map: Map<String, Value> = patterns
-                    .iter()
-                    .map(|(key, rank)| (key.clone(), Value::from(*rank)))
-                    .collect();
-                let fits = |name| match first_match(Some(&map), name) {
+            Self::Patterns(_) => {
+                let fits = |name| match patterns.first_match(name) {
                     Match::Special(value) => value.as_u64(),
                     _ => None,
                 };
@@ -137,7 +147,7 @@ mod tests {
     const SIGMA: [f64; 4] = [4.0, 2.0, 1.0, 0.0];
 
     fn rank(rule: &RankRule, sigma: &[f64]) -> Option<usize> {
-        rule.rank(["a.q", "b"], sigma, (6, 5), Epsilon::F32)
+        rule.rank(&rule.patterns(), ["a.q", "b"], sigma, (6, 5), Epsilon::F32)
     }
 
     #[test]

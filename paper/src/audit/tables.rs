@@ -37,6 +37,12 @@ pub fn audit_table(audit: &Audit) -> Result<Table> {
         ("kind", text(&|(_, module)| module.kind.name().to_owned())),
         ("scaled", text(&|(_, module)| module.scaled.to_string())),
         (
+            "method",
+            text(&|(_, module)| module.method.name().to_owned()),
+        ),
+        ("role", text(&|(_, module)| module.role())),
+        ("parameters", whole(&|module| module.parameters)),
+        (
             "singular_values",
             spectrum(&|s| serde_json::json!(s.singular_values).to_string()),
         ),
@@ -67,7 +73,7 @@ pub fn audit_table(audit: &Audit) -> Result<Table> {
 }
 
 /// As in the machine-readable form.
-const ORDER: [&str; 29] = [
+const ORDER: [&str; 32] = [
     "path",
     "format",
     "base_model",
@@ -97,6 +103,9 @@ const ORDER: [&str; 29] = [
     "orthogonality_floor",
     "orthogonality_excess",
     "orthogonality_side",
+    "method",
+    "role",
+    "parameters",
 ];
 
 /// One row a finding; `values` is the JSON text of its numbers by name, `module` is empty if the

@@ -15,7 +15,7 @@ use candle_core::{D, DType, Result, Tensor, WithDType};
 use super::dropout::Drop;
 use super::host::{self, by_real};
 use super::rows::Lengths;
-use super::tape::{Tape, Var};
+use super::tape::{Gradients, Tape, Var};
 
 /// How queries meet keys.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,13 @@ pub(crate) struct Attention {
     pub site: usize,
 }
 
+/// Where queries, keys and values come from.
+enum Sources {
+    Apart([Var; 3]),
+    /// Beside each other in the columns of one.
+    Packed(Var),
+}
+
 impl Tape<'_> {
     /// Attention of every sequence to itself; `query`, `key`, `value` are tokens × hidden.
     pub fn attention(
@@ -41,17 +48,28 @@ impl Tape<'_> {
         lengths: &Lengths,
         how: Attention,
     ) -> Result<Var> {
-        let wants = self.wants([query, key, value], false);
-        let noise = self.noise.filter(|_| how.dropout > 0.0);
+        let sources = Sources::Apart([query.clone(), key.clone(), value.clone()]);
+        self.attend(sources, lengths, how)
+    }
+
+    /// [`attention`](Self::attention) of `packed`, tokens × 3·hidden: queries, keys and values beside
+    /// each other, as one projection makes them.
+    pub fn packed_attention(&self, packed: &Var, lengths: &Lengths, how: Attention) -> Result<Var> {
+        self.attend(Sources::Packed(packed.clone()), lengths, how)
+    }
+
+    fn attend(&self, sources: Sources, lengths: &Lengths, how: Attention) -> Result<Var> {
+        let wants = match &sources {
+            Sources::Apart([query, key, value]) => self.wants([query, key, value], false),
+            Sources::Packed(packed) => self.wants([packed], false),
+        };
         let mut outputs = Vec::with_capacity(lengths.count());
         let mut kept = Vec::with_capacity(lengths.count());
         for (number, (start, length)) in lengths.iter().enumerate() {
-            let part = |x: &Var| heads(&x.value.narrow(0, start, length)?, how.heads);
-            let (q, k, v) = (part(query)?, part(key)?, part(value)?);
+            let [q, k, v] = sources.heads(start, length, how.heads)?;
             let scores = q.matmul(&k.transpose(1, 2)?)?;
             let weights = softmax(scores, how.scale, how.is_causal)?;
-            // Sequences have chance of their own.
-            let drop = noise.map(|noise| noise.site((number << 32) | how.site, how.dropout));
+            let drop = self.weight_drop(number, how);
             let dropped = dropped(&weights, drop)?;
             outputs.push(merged(&dropped.matmul(&v)?)?);
             if wants {
@@ -62,7 +80,6 @@ impl Tape<'_> {
         if !wants {
             return Ok(Var::constant(output));
         }
-        let inputs = [query.clone(), key.clone(), value.clone()];
         let lengths = lengths.clone();
         Ok(self.record(output, move |dy, gradients| {
             let mut parts: [Vec<Tensor>; 3] = Default::default();
@@ -75,13 +92,58 @@ impl Tape<'_> {
                 parts[1].push(merged(&dscores.transpose(1, 2)?.matmul(&q)?)?);
                 parts[2].push(merged(&dv)?);
             }
-            for (input, parts) in inputs.iter().zip(parts) {
-                if input.is_recorded() {
-                    gradients.add(input, Tensor::cat(&parts, 0)?)?;
-                }
-            }
-            Ok(())
+            sources.add_gradients(parts, gradients)
         }))
+    }
+
+    /// Dropout on the weights of sequence `number`: sequences have chance of their own.
+    pub(super) fn weight_drop(&self, number: usize, how: Attention) -> Option<Drop> {
+        self.noise
+            .filter(|_| how.dropout > 0.0)
+            .map(|noise| noise.site((number << 32) | how.site, how.dropout))
+    }
+}
+
+impl Sources {
+    /// Queries, keys and values of one sequence, each heads × length × width.
+    fn heads(&self, start: usize, length: usize, count: usize) -> Result<[Tensor; 3]> {
+        match self {
+            Self::Apart([query, key, value]) => {
+                let part = |x: &Var| heads(&x.value.narrow(0, start, length)?, count);
+                Ok([part(query)?, part(key)?, part(value)?])
+            }
+            Self::Packed(packed) => {
+                let rows = packed.value.narrow(0, start, length)?;
+                let width = rows.dim(1)? / 3 / count;
+                let rows = rows.reshape((length, 3, count, width))?;
+                let part = |which| by_head(&rows.narrow(1, which, 1)?.squeeze(1)?);
+                Ok([part(0)?, part(1)?, part(2)?])
+            }
+        }
+    }
+
+    /// Adds the sequences' gradients of queries, keys and values, each length × hidden.
+    fn add_gradients(&self, parts: [Vec<Tensor>; 3], gradients: &mut Gradients) -> Result<()> {
+        match self {
+            Self::Apart(inputs) => {
+                for (input, parts) in inputs.iter().zip(parts) {
+                    if input.is_recorded() {
+                        gradients.add(input, Tensor::cat(&parts, 0)?)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Packed(packed) => {
+                let [queries, keys, values] = parts;
+                let rows = queries
+                    .iter()
+                    .zip(&keys)
+                    .zip(&values)
+                    .map(|((query, key), value)| Tensor::cat(&[query, key, value], 1))
+                    .collect::<Result<Vec<_>>>()?;
+                gradients.add(packed, Tensor::cat(&rows, 0)?)
+            }
+        }
     }
 }
 
@@ -101,10 +163,13 @@ pub(super) fn heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     } else {
         x.contiguous()?
     };
-    let split = x
-        .reshape((length, heads, hidden / heads))?
-        .transpose(0, 1)?;
-    if x.device().is_cpu() {
+    by_head(&x.reshape((length, heads, hidden / heads))?)
+}
+
+/// length × heads × width as heads × length × width.
+fn by_head(x: &Tensor) -> Result<Tensor> {
+    let split = x.transpose(0, 1)?;
+    if split.device().is_cpu() {
         Ok(split)
     } else {
         split.contiguous()
@@ -204,7 +269,7 @@ pub(super) fn softmax_gradient(weights: &Tensor, dweights: Tensor, scale: f64) -
     ((weights * dweights.broadcast_sub(&along)?)? * scale)?.to_dtype(dtype)
 }
 
-fn wide(dtype: DType) -> DType {
+pub(super) fn wide(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 => DType::F32,
         other => other,

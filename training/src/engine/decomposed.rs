@@ -25,6 +25,7 @@ impl Tape<'_> {
         x: &Var,
         module: &Module,
         adapter: &Adapter,
+        site: usize,
     ) -> Result<Var> {
         let input = x.value.clone();
         let weight = self.in_out_weight(module, &input)?;
@@ -36,7 +37,7 @@ impl Tape<'_> {
         let drop = self
             .noise
             .filter(|_| adapter.dropout > 0.0)
-            .map(|noise| noise.site(module.adapter_site(), adapter.dropout));
+            .map(|noise| noise.site(site, adapter.dropout));
         let dropped = match drop {
             Some(drop) => drop.apply(&input)?,
             None => input.clone(),

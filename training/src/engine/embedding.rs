@@ -1,4 +1,5 @@
-//! Rows of a table by their numbers, with the table's update.
+//! Tables that rows are read from: embeddings with their updates, positions, and the tied head that
+//! multiplies by an embedding.
 //!
 //! PEFT's factors of an embedding stand the other way round: A (R × entries) begins at zero, and row
 //! i of the update is s (B A[:, i])ᵀ. With x one-hot this is a linear layer whose weight is the
@@ -14,12 +15,7 @@ impl Tape<'_> {
     /// The rows `indices` of a module's weight (entries × width) with its update: an embedding, or a
     /// table of positions.
     pub fn embedding(&self, module: &Module, indices: &[u32]) -> Result<Var> {
-        let weight = module.weight.tensor(self.parameters);
-        let weight = match weight.rank() {
-            2 => weight.clone(),
-            // Tables are kept as 1 × entries × width.
-            _ => weight.flatten_to(weight.rank() - 2)?,
-        };
+        let weight = as_rows(module.weight.tensor(self.parameters))?;
         let shape = module.declared.shape.clone();
         let entries = weight.dim(0)?;
         let indices = Tensor::new(indices, weight.device())?;
@@ -70,5 +66,55 @@ impl Tape<'_> {
             }
             Ok(())
         }))
+    }
+
+    /// `x` (tokens × width) times the transpose of an embedding's weight: logits of its entries. The
+    /// embedding's own update has no part in them.
+    pub fn tied(&self, x: &Var, module: &Module) -> Result<Var> {
+        let input = x.value.clone();
+        let weight = module.weight.tensor(self.parameters);
+        let weight = weight.to_dtype(input.dtype())?;
+        let value = input.matmul(&weight.t()?)?;
+        let own = module.weight.parameter();
+        if !self.wants([x], own.is_some()) {
+            return Ok(Var::constant(value));
+        }
+        let x = x.clone();
+        Ok(self.record(value, move |dy, gradients| {
+            if let Some(id) = own {
+                gradients.add_parameter(id, dy.t()?.matmul(&input)?)?;
+            }
+            if x.is_recorded() {
+                gradients.add(&x, dy.matmul(&weight)?)?;
+            }
+            Ok(())
+        }))
+    }
+
+    /// `map` (rows × entries), a constant, times a table of entries × width: its rows at places
+    /// between those that it has.
+    pub fn mapped(&self, map: &Tensor, module: &Module) -> Result<Var> {
+        let weight = as_rows(module.weight.tensor(self.parameters))?;
+        let map = map.to_device(weight.device())?.to_dtype(weight.dtype())?;
+        let value = map.matmul(&weight)?;
+        let Some(id) = module.weight.parameter() else {
+            return Ok(Var::constant(value));
+        };
+        if !self.wants([], true) {
+            return Ok(Var::constant(value));
+        }
+        let shape = module.declared.shape.clone();
+        Ok(self.record(value, move |dy, gradients| {
+            let dweight = map.t()?.matmul(&dy)?;
+            gradients.add_parameter(id, dweight.reshape(shape.as_slice())?)
+        }))
+    }
+}
+
+/// A table as entries × width: some are kept as 1 × entries × width.
+fn as_rows(weight: &Tensor) -> Result<Tensor> {
+    match weight.rank() {
+        2 => Ok(weight.clone()),
+        rank => weight.flatten_to(rank - 2),
     }
 }

@@ -23,17 +23,24 @@ impl Tape<'_> {
     /// `x` (tokens × inputs) through `module`, a linear layer, a Conv1D or a convolution over
     /// patches.
     pub fn linear(&self, x: &Var, module: &Module) -> Result<Var> {
+        self.linear_again(x, module, 0)
+    }
+
+    /// [`linear`](Self::linear) for a module that is used several times in one pass: every `turn`
+    /// has chance of its own.
+    pub fn linear_again(&self, x: &Var, module: &Module, turn: usize) -> Result<Var> {
+        let site = (turn << 32) | module.adapter_site();
         if let Some(adapter) = &module.adapter
             && adapter.magnitude.is_some()
         {
-            return self.decomposed_linear(x, module, adapter);
+            return self.decomposed_linear(x, module, adapter, site);
         }
         let input = x.value.clone();
         let weight = self.in_out_weight(module, &input)?;
         let branch = module
             .adapter
             .as_ref()
-            .map(|adapter| self.dense_branch(adapter, &input, module.adapter_site()))
+            .map(|adapter| self.dense_branch(adapter, &input, site))
             .transpose()?;
         let value = input.matmul(&weight)?;
         let bias = self.bias(module, &input)?;

@@ -21,7 +21,10 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
-mod decomposed;
+pub(crate) mod decomposed;
+#[cfg(test)]
+mod differences;
+pub(crate) mod disentangled;
 pub(crate) mod dropout;
 mod embedding;
 pub(crate) mod host;

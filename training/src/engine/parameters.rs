@@ -102,6 +102,11 @@ impl Gathering {
         }
     }
 
+    /// The parameters so far.
+    pub fn parts(&self) -> &[Parameter] {
+        &self.parts
+    }
+
     /// Lays them into one buffer of `dtype` on `device`.
     pub fn finish(self, dtype: DType, device: &Device) -> Result<Parameters> {
         let flat = self

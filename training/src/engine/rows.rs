@@ -144,4 +144,39 @@ impl Tape<'_> {
             gradients.add(&x, Tensor::cat(&parts, 0)?)
         }))
     }
+
+    /// Every row of `x` (tokens × width) with its neighbours in the same sequence, zero where there
+    /// is none: tokens × width·`count`, column c·`count` + t from column c of the row t − ⌊count/2⌋
+    /// further down, the order of a convolution's weight.
+    pub fn neighbours(&self, x: &Var, lengths: &Lengths, count: usize) -> Result<Var> {
+        let (rows, width) = x.value.dims2()?;
+        let before = count / 2;
+        let indices: Vec<u32> = lengths
+            .iter()
+            .flat_map(|(start, length)| {
+                (0..length).flat_map(move |token| {
+                    (token..token + count).map(move |at| match at.checked_sub(before) {
+                        Some(at) if at < length => (start + at) as u32,
+                        // The row of zeros below all others.
+                        _ => rows as u32,
+                    })
+                })
+            })
+            .collect();
+        let zeros = Var::constant(Tensor::zeros(
+            (1, width),
+            x.value.dtype(),
+            x.value.device(),
+        )?);
+        let near = self.gather(&self.stack(x, &zeros)?, &indices)?;
+        let value = near.value.reshape((rows, count, width))?.transpose(1, 2)?;
+        let value = value.reshape((rows, width * count))?;
+        if !self.wants([&near], false) {
+            return Ok(Var::constant(value));
+        }
+        Ok(self.record(value, move |dy, gradients| {
+            let dy = dy.reshape((rows, width, count))?.transpose(1, 2)?;
+            gradients.add(&near, dy.reshape((rows * count, width))?)
+        }))
+    }
 }

@@ -128,6 +128,8 @@ pub(crate) struct Tape<'a> {
     pub noise: Option<Noise>,
     records: bool,
     nodes: RefCell<Vec<Backward>>,
+    /// The first module whose output was not finite, if that is looked for.
+    watch: Option<RefCell<Option<String>>>,
 }
 
 impl<'a> Tape<'a> {
@@ -138,6 +140,7 @@ impl<'a> Tape<'a> {
             noise,
             records: true,
             nodes: RefCell::default(),
+            watch: None,
         }
     }
 
@@ -147,6 +150,30 @@ impl<'a> Tape<'a> {
             records: false,
             ..Self::new(parameters, None)
         }
+    }
+
+    /// Computes values only, and looks for the first that is not finite.
+    pub fn watching(parameters: &'a Parameters) -> Self {
+        Self {
+            watch: Some(RefCell::default()),
+            ..Self::inference(parameters)
+        }
+    }
+
+    /// Tells the tape what the module `name` put out.
+    pub fn watch(&self, name: &str, output: &Var) -> Result<()> {
+        if let Some(watch) = &self.watch
+            && watch.borrow().is_none()
+            && !is_finite(&output.value)?
+        {
+            *watch.borrow_mut() = Some(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The first module whose output was not finite.
+    pub fn first_not_finite(&self) -> Option<String> {
+        self.watch.as_ref()?.borrow().clone()
     }
 
     /// Whether an operation on `inputs` has to be recorded; `trains` says that it has parameters of
@@ -183,4 +210,11 @@ impl<'a> Tape<'a> {
         gradients.nodes.clear();
         Ok(gradients)
     }
+}
+
+/// Whether every number is finite.
+pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    // NaN and infinities survive the absolute value's sum.
+    let sum = tensor.to_dtype(DType::F64)?.abs()?.sum_all()?;
+    Ok(sum.to_scalar::<f64>()?.is_finite())
 }

@@ -157,7 +157,7 @@ pub struct Common {
     /// Probability of dropout on the updates' inputs.
     pub dropout: f64,
     /// Modules that get an update: ends of names, or regular expressions for whole names. Empty:
-    /// every linear layer of the pretrained part.
+    /// every linear layer of the blocks.
     pub targets: Vec<String>,
     /// R of single modules, by name or regular expression.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -65,15 +65,16 @@ impl Targets {
 }
 
 /// The modules that get an update, by number: those that `targets` fit, or every linear layer of the
-/// pretrained part if there are none.
+/// blocks if there are none.
 ///
 /// # Errors
 /// [`Error::Setting`] if a target fits nothing (with the nearest names) or a module that takes no
 /// update.
 pub(crate) fn adapted(modules: &[Declared], targets: &[String]) -> Result<Vec<usize>, Error> {
     if targets.is_empty() {
+        let in_block = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
         let linear = |module: &Declared| {
-            matches!(module.kind, Kind::Linear | Kind::Conv1d) && !module.is_head
+            matches!(module.kind, Kind::Linear | Kind::Conv1d) && in_block(&module.name)
         };
         return Ok((0..modules.len())
             .filter(|at| linear(&modules[*at]))

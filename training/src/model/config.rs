@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::small_vit;
 use crate::Error;
 use crate::engine::Activation;
 
@@ -14,12 +15,18 @@ pub(crate) struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `folder/config.json`.
+    /// Reads `folder/config.json`; without one, a checkpoint that its tensors give away is described
+    /// by them ([`small_vit::recognised`]).
     ///
     /// # Errors
     /// [`Error::Data`] if it cannot be read, [`Error::Model`] if it is no JSON object.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("config.json");
+        if !path.exists()
+            && let Some(recognised) = small_vit::recognised(folder)?
+        {
+            return Ok(recognised);
+        }
         let text = rankwise_data::read_text(&path)?;
         Self::parse(&text, path)
     }
@@ -38,6 +45,17 @@ impl ModelConfig {
                 found: error.to_string(),
             }),
         }
+    }
+
+    /// From values; `path` names them in errors.
+    pub fn of(values: Map<String, Value>, path: PathBuf) -> Self {
+        Self { path, values }
+    }
+
+    /// Replaces the values that `other` has.
+    pub fn with(mut self, other: Self) -> Self {
+        self.values.extend(other.values);
+        self
     }
 
     /// An error about `key`.
@@ -101,6 +119,16 @@ impl ModelConfig {
                 .filter(|number| number.abs() <= 1 << 24)
                 .ok_or_else(|| self.wrong(key, "a whole number", value.to_string())),
         }
+    }
+
+    /// A token's id, if there is one.
+    pub fn id(&self, key: &str) -> Result<Option<u32>, Error> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.map(Some)
+            .ok_or_else(|| self.wrong(key, "a token's id", value.to_string()))
     }
 
     /// A finite number that is not negative.
@@ -184,16 +212,16 @@ impl ModelConfig {
 
     /// Refuses any value but `supported` (or the key's absence).
     pub fn only(&self, key: &str, supported: &str) -> Result<(), Error> {
-        match self.value(key) {
-            None => Ok(()),
-            Some(Value::String(text)) if text == supported => Ok(()),
-            Some(other) if other.to_string() == supported => Ok(()),
-            Some(other) => Err(self.wrong(
-                key,
-                format!("{supported}, the only value supported"),
-                other.to_string(),
-            )),
+        let found = match self.value(key) {
+            None => return Ok(()),
+            Some(Value::String(text)) if text == supported => return Ok(()),
+            Some(other) => other.to_string(),
+        };
+        if found == supported {
+            return Ok(());
         }
+        let expected = format!("{supported}, the only value supported");
+        Err(self.wrong(key, expected, found))
     }
 
     /// Number of labels of the checkpoint's own head.
@@ -204,5 +232,160 @@ impl ModelConfig {
             .map(|count| count as usize)
             .or(by_name.map(Map::len))
             .unwrap_or(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::known::known;
+    use crate::model::{Architecture, Head};
+
+    /// What is refused, with the key, what is supported and what was found.
+    #[test]
+    fn values_that_are_not_supported_are_named() {
+        let classes = Head::Classes(2);
+        let cases = [
+            (
+                "gpt2",
+                classes,
+                "reorder_and_upcast_attn",
+                "true",
+                "false",
+                "true",
+            ),
+            (
+                "gpt2",
+                classes,
+                "add_cross_attention",
+                "true",
+                "false",
+                "true",
+            ),
+            (
+                "gpt2",
+                classes,
+                "n_head",
+                "7",
+                "a divisor of the width 768",
+                "7",
+            ),
+            ("gpt2", classes, "pad_token_id", "-1", "a token's id", "-1"),
+            (
+                "gpt2",
+                Head::NextToken,
+                "tie_word_embeddings",
+                "false",
+                "true",
+                "false",
+            ),
+            (
+                "gpt2",
+                classes,
+                "activation_function",
+                "\"mish\"",
+                "gelu_new",
+                "\"mish\"",
+            ),
+            (
+                "vit-b-16",
+                classes,
+                "patch_size",
+                "[16, 16]",
+                "a size",
+                "[16,16]",
+            ),
+            (
+                "vit-b-16",
+                classes,
+                "patch_size",
+                "300",
+                "image_size 224",
+                "300",
+            ),
+            (
+                "vit-b-16",
+                Head::Span,
+                "model_type",
+                "\"vit\"",
+                "a model of text",
+                "vit",
+            ),
+            (
+                "deberta-v3-base",
+                classes,
+                "pos_att_type",
+                "\"c2p|p2p\"",
+                "c2p, p2c",
+                "\"p2p\"",
+            ),
+            (
+                "deberta-v3-base",
+                classes,
+                "norm_rel_ebd",
+                "\"batch\"",
+                "layer_norm, none",
+                "\"batch\"",
+            ),
+            (
+                "deberta-v3-base",
+                classes,
+                "conv_kernel_size",
+                "4",
+                "an odd number",
+                "4",
+            ),
+            (
+                "deberta-v3-base",
+                classes,
+                "attention_head_size",
+                "32",
+                "64",
+                "32",
+            ),
+            (
+                "deberta-v3-base",
+                classes,
+                "position_buckets",
+                "1",
+                "at least 2",
+                "1",
+            ),
+            (
+                "deberta-v3-base",
+                Head::NextToken,
+                "model_type",
+                "\"deberta-v2\"",
+                "gpt2",
+                "deberta",
+            ),
+            (
+                "bert-base",
+                classes,
+                "model_type",
+                "\"deberta\"",
+                "deberta-v2",
+                "\"deberta\"",
+            ),
+            ("bert-base", classes, "is_decoder", "true", "false", "true"),
+        ];
+        for (name, head, key, value, expected, found) in cases {
+            let changes = format!("{{\"{key}\": {value}}}");
+            let changes = ModelConfig::parse(&changes, PathBuf::from(name)).unwrap();
+            let config = known(name).unwrap().with(changes);
+            let error = Architecture::declare(&config, head).unwrap_err();
+            let Error::Model {
+                what,
+                expected: said,
+                found: named,
+                ..
+            } = &error
+            else {
+                panic!("{name}, {key}: {error}");
+            };
+            assert_eq!(what, &format!("key {key}"));
+            assert!(said.contains(expected), "{name}, {key}: {error}");
+            assert!(named.contains(found), "{name}, {key}: {error}");
+        }
     }
 }

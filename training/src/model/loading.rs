@@ -1,7 +1,8 @@
 //! A checkpoint's tensors into an architecture's modules.
 //!
 //! Names are looked for as the task's checkpoint has them, then without the prefix of the pretrained
-//! part, then with the first checkpoints' names of norms (`gamma`, `beta`). Tensors that are missing
+//! part, then with the first checkpoints' names of norms (`gamma`, `beta`), then with the names that
+//! newer programs have for the same tensors. Tensors that are missing
 //! or have another shape are all named in one error; a head that is missing is drawn from the seed;
 //! what nothing asked for is listed.
 
@@ -49,7 +50,7 @@ impl Loaded {
         let mut reading = Reading {
             folder,
             checkpoint: &checkpoint,
-            prefix: architecture.prefix(),
+            architecture: &architecture,
             seed,
             spread: config.number_or("initializer_range", 0.02)?,
             used: BTreeSet::new(),
@@ -139,7 +140,7 @@ impl Loaded {
 struct Reading<'a> {
     folder: &'a Path,
     checkpoint: &'a Checkpoint,
-    prefix: &'static str,
+    architecture: &'a Architecture,
     seed: u64,
     spread: f64,
     used: BTreeSet<String>,
@@ -177,7 +178,11 @@ impl Reading<'_> {
 
     /// The name that the checkpoint has for `name`.
     fn key(&self, name: &str) -> Option<String> {
-        let bare = name.strip_prefix(self.prefix);
+        let alias = self.architecture.alias(name);
+        let bare = |name: &str| {
+            let bare = name.strip_prefix(self.architecture.prefix());
+            bare.map(str::to_owned)
+        };
         let old = |name: &str| {
             let (module, part) = name.rsplit_once('.')?;
             let part = match part {
@@ -189,9 +194,11 @@ impl Reading<'_> {
                 .contains("LayerNorm")
                 .then(|| format!("{module}.{part}"))
         };
-        let names = [Some(name), bare].into_iter().flatten();
+        let names = [Some(name.to_owned()), alias].into_iter().flatten();
         names
-            .flat_map(|name| [Some(name.to_owned()), old(name)])
+            .flat_map(|name| [Some(name.clone()), bare(&name)])
+            .flatten()
+            .flat_map(|name| [Some(name.clone()), old(&name)])
             .flatten()
             .find(|name| self.checkpoint.shape(name).is_some())
     }
@@ -226,7 +233,18 @@ impl Reading<'_> {
         let unused = self
             .checkpoint
             .names()
-            .filter(|name| !self.used.contains(*name));
+            .filter(|name| !self.used.contains(*name) && !is_constant(name));
         Ok((self.drawn, unused.map(str::to_owned).collect()))
     }
+}
+
+/// Whether a tensor is one that old checkpoints saved although nothing learned it: numbers of
+/// positions, and the masks of causal attention.
+fn is_constant(name: &str) -> bool {
+    ["position_ids", "attn.bias", "attn.masked_bias"]
+        .iter()
+        .any(|constant| {
+            let module = name.strip_suffix(constant);
+            module.is_some_and(|module| module.is_empty() || module.ends_with('.'))
+        })
 }

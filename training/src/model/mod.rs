@@ -5,18 +5,25 @@
 
 mod bert;
 mod config;
+mod deberta;
+mod gpt2;
+mod known;
 mod loading;
 #[cfg(test)]
 pub(crate) mod parity;
+mod patches;
+mod small_vit;
+mod vit;
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
 use crate::engine::norm::Norm;
-use crate::engine::{Activation, Lengths, Tape, Var};
+use crate::engine::{Lengths, Tape, Var};
 use crate::module::{Declaration, ModuleId, Modules};
 
 pub(crate) use config::ModelConfig;
+pub(crate) use known::{KNOWN, known};
 pub(crate) use loading::Loaded;
 
 /// What a model is asked for: which head it has.
@@ -43,10 +50,25 @@ pub(crate) struct Inputs {
     pub pixels: Option<Tensor>,
 }
 
+/// Values of `model_type` that are supported.
+const MODEL_TYPES: [&str; 7] = [
+    "bert",
+    "deberta-v2",
+    "gpt2",
+    "roberta",
+    "vit",
+    small_vit::POST_NORM,
+    small_vit::PRE_NORM,
+];
+
 /// An architecture: module numbers and what the forward pass depends on.
 #[derive(Debug, Clone)]
 pub(crate) enum Architecture {
     Bert(bert::Bert),
+    Deberta(deberta::Deberta),
+    Gpt2(gpt2::Gpt2),
+    Vit(vit::Vit),
+    SmallVit(small_vit::SmallVit),
 }
 
 impl Architecture {
@@ -58,10 +80,16 @@ impl Architecture {
         let mut modules = Declaration::default();
         let architecture = match config.model_type()? {
             "bert" | "roberta" => Self::Bert(bert::Bert::declare(config, head, &mut modules)?),
+            "deberta-v2" => Self::Deberta(deberta::Deberta::declare(config, head, &mut modules)?),
+            "gpt2" => Self::Gpt2(gpt2::Gpt2::declare(config, head, &mut modules)?),
+            "vit" => Self::Vit(vit::Vit::declare(config, head, &mut modules)?),
+            other if small_vit::Layout::of(other).is_some() => {
+                Self::SmallVit(small_vit::SmallVit::declare(config, head, &mut modules)?)
+            }
             other => {
                 return Err(config.wrong(
                     "model_type",
-                    "one of bert, roberta",
+                    format!("one of {}", MODEL_TYPES.join(", ")),
                     format!("{other:?}"),
                 ));
             }
@@ -73,6 +101,10 @@ impl Architecture {
     pub fn forward(&self, pass: Pass<'_>, inputs: &Inputs) -> TensorResult<Var> {
         match self {
             Self::Bert(bert) => bert.forward(pass, inputs),
+            Self::Deberta(deberta) => deberta.forward(pass, inputs),
+            Self::Gpt2(gpt2) => gpt2.forward(pass, inputs),
+            Self::Vit(vit) => vit.forward(pass, inputs),
+            Self::SmallVit(vit) => vit.forward(pass, inputs),
         }
     }
 
@@ -80,6 +112,10 @@ impl Architecture {
     pub fn prefix(&self) -> &'static str {
         match self {
             Self::Bert(bert) => bert.prefix(),
+            Self::Deberta(_) => "deberta.",
+            Self::Gpt2(_) => "transformer.",
+            Self::Vit(_) => "vit.",
+            Self::SmallVit(_) => "",
         }
     }
 
@@ -87,6 +123,18 @@ impl Architecture {
     pub fn positions(&self) -> Option<usize> {
         match self {
             Self::Bert(bert) => Some(bert.positions()),
+            Self::Deberta(deberta) => deberta.positions(),
+            Self::Gpt2(gpt2) => Some(gpt2.positions()),
+            Self::Vit(_) | Self::SmallVit(_) => None,
+        }
+    }
+
+    /// The name that newer programs have for a module or tensor, where it is not the checkpoint's:
+    /// adapters made with them use it.
+    pub fn alias(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Vit(_) => vit::Vit::alias(name),
+            Self::Bert(_) | Self::Deberta(_) | Self::Gpt2(_) | Self::SmallVit(_) => None,
         }
     }
 }
@@ -101,7 +149,20 @@ pub(crate) struct Pass<'a> {
 impl Pass<'_> {
     /// x through a linear layer.
     pub fn linear(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
-        self.tape.linear(x, &self.modules[id])
+        let module = &self.modules[id];
+        let output = self.tape.linear(x, module)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
+    }
+
+    /// x through a linear layer that this pass has used before, for the time `turn`.
+    pub fn linear_again(self, id: ModuleId, x: &Var, turn: usize) -> TensorResult<Var> {
+        self.tape.linear_again(x, &self.modules[id], turn)
+    }
+
+    /// x times the transpose of an embedding.
+    pub fn tied(self, id: ModuleId, x: &Var) -> TensorResult<Var> {
+        self.tape.tied(x, &self.modules[id])
     }
 
     /// The rows of x normalised.
@@ -113,15 +174,14 @@ impl Pass<'_> {
                 module.declared.name
             );
         };
-        let weight = &module.weight;
-        self.tape.layer_norm(
-            x,
-            Norm {
-                weight,
-                bias,
-                epsilon,
-            },
-        )
+        let norm = Norm {
+            weight: &module.weight,
+            bias,
+            epsilon,
+        };
+        let output = self.tape.layer_norm(x, norm)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 
     /// Dropout on what module `id` put out.
@@ -132,6 +192,9 @@ impl Pass<'_> {
 
     /// Rows of an embedding.
     pub fn embedding(self, id: ModuleId, indices: &[u32]) -> TensorResult<Var> {
-        self.tape.embedding(&self.modules[id], indices)
+        let module = &self.modules[id];
+        let output = self.tape.embedding(module, indices)?;
+        self.tape.watch(&module.declared.name, &output)?;
+        Ok(output)
     }
 }

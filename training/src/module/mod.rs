@@ -22,7 +22,8 @@ pub(crate) enum Kind {
     Conv1d,
     /// Rows of W (entries × width) by number.
     Embedding,
-    /// A convolution over patches that do not overlap: W (out × channels × height × width).
+    /// A convolution whose inputs were laid out as rows: over patches that do not overlap, W (out ×
+    /// channels × height × width), or over neighbouring tokens, W (out × in × neighbours).
     Patches,
     /// A layer normalisation's γ and β.
     Norm,
@@ -79,13 +80,24 @@ impl Declared {
     pub fn weight_name(&self) -> String {
         match self.kind {
             Kind::Table => self.name.clone(),
-            _ => format!("{}.weight", self.name),
+            _ => format!("{}{}weight", self.name, self.separator()),
         }
     }
 
     /// Name of the bias' tensor.
     pub fn bias_name(&self) -> Option<String> {
-        self.has_bias.then(|| format!("{}.bias", self.name))
+        self.has_bias
+            .then(|| format!("{}{}bias", self.name, self.separator()))
+    }
+
+    /// PyTorch's attention holds its packed projection as bare tensors, `in_proj_weight` and
+    /// `in_proj_bias`.
+    fn separator(&self) -> char {
+        if self.name.ends_with(".in_proj") {
+            '_'
+        } else {
+            '.'
+        }
     }
 
     /// Length of the bias.
@@ -194,6 +206,11 @@ impl Declaration {
 
     /// A convolution over patches.
     pub fn patches(&mut self, name: &str, shape: [usize; 4]) -> ModuleId {
+        self.add(name, Kind::Patches, &shape, true)
+    }
+
+    /// A convolution over neighbouring tokens: W (outputs × inputs × neighbours) and a bias.
+    pub fn convolution(&mut self, name: &str, shape: [usize; 3]) -> ModuleId {
         self.add(name, Kind::Patches, &shape, true)
     }
 

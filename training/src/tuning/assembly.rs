@@ -8,10 +8,11 @@ use crate::Error;
 use crate::engine::dropout::Noise;
 use crate::engine::loss::loss;
 use crate::engine::parameters::{Gathering, Parameters};
+use crate::engine::tape::is_finite;
 use crate::engine::{Gradients, Tape};
 use crate::method::{MethodTable, Planned, Rule, Site, Targets, adapted, setting};
 use crate::model::{Architecture, Loaded, Pass};
-use crate::module::Modules;
+use crate::module::{Module, Modules, Value};
 
 /// A model that is being fine-tuned.
 pub(crate) struct Tuned {
@@ -19,8 +20,73 @@ pub(crate) struct Tuned {
     pub modules: Modules,
     pub parameters: Parameters,
     pub rule: Box<dyn Rule>,
-    /// Numbers of the modules with an update.
-    pub adapted: Vec<usize>,
+    /// The modules whose weight is updated, by number, with the pretrained weight.
+    pub initial: Vec<(usize, Tensor)>,
+}
+
+/// A model with a method in it, before its parameters are laid into one buffer.
+pub(crate) struct Prepared {
+    pub architecture: Architecture,
+    pub modules: Modules,
+    pub gathering: Gathering,
+    pub rule: Box<dyn Rule>,
+    pub initial: Vec<(usize, Tensor)>,
+}
+
+impl Prepared {
+    /// Attaches the method's parameters to the modules.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting does not fit the model.
+    pub fn new(loaded: Loaded, table: &MethodTable, seed: u64) -> Result<Self, Error> {
+        let mut rule = table.method.rule(&table.common)?;
+        let Loaded {
+            architecture,
+            mut modules,
+            ..
+        } = loaded;
+        let mut gathering = Gathering::default();
+        let before: Vec<_> = modules.0.iter().map(frozen).collect();
+        let updated = if rule.adapts() {
+            attach(&mut *rule, &mut modules, &mut gathering, table, seed)?
+        } else {
+            rule.choose(&mut modules, &mut gathering)?;
+            let matrix = |module: &Module| {
+                module.declared.kind.takes_adapter()
+                    && !module.declared.is_head
+                    && module.weight.parameter().is_some()
+            };
+            let all = modules.0.iter().enumerate();
+            all.filter(|(_, module)| matrix(module))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let also = table.common.train_also.iter().map(String::as_str);
+        let also = Targets::new("train_also", also)?;
+        // A module with an update keeps its weight: methods take it for what it was.
+        let adapted = modules.0.iter().filter(|module| module.adapter.is_some());
+        for module in adapted.map(|module| &module.declared) {
+            if also.fits(&module.name) {
+                let expected = "modules that get no update";
+                return Err(setting("train_also", expected, &module.name));
+            }
+        }
+        let initial = updated
+            .into_iter()
+            .filter_map(|at| Some((at, before[at].clone()?)))
+            .collect();
+        modules.train(&mut gathering, |module, _| {
+            module.is_head || also.fits(&module.name)
+        });
+        gathering.treat(|parameter| rule.treatment(parameter));
+        Ok(Self {
+            architecture,
+            modules,
+            gathering,
+            rule,
+            initial,
+        })
+    }
 }
 
 /// What one pass over a batch gave.
@@ -42,40 +108,13 @@ impl Tuned {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, Error> {
-        let mut rule = table.method.rule(&table.common)?;
-        let Loaded {
-            architecture,
-            mut modules,
-            ..
-        } = loaded;
-        let mut gathering = Gathering::default();
-        let mut sites = Vec::new();
-        if rule.adapts() {
-            sites = attach(&mut *rule, &mut modules, &mut gathering, table, seed)?;
-        } else {
-            rule.choose(&mut modules, &mut gathering)?;
-        }
-        let also = Targets::new(
-            "train_also",
-            table.common.train_also.iter().map(String::as_str),
-        )?;
-        // A module with an update keeps its weight: methods take it for what it was.
-        for module in sites.iter().map(|at: &usize| &modules.0[*at].declared) {
-            if also.fits(&module.name) {
-                let expected = "modules that get no update";
-                return Err(setting("train_also", expected, &module.name));
-            }
-        }
-        modules.train(&mut gathering, |module, _| {
-            module.is_head || also.fits(&module.name)
-        });
-        gathering.treat(|parameter| rule.treatment(parameter));
+        let prepared = Prepared::new(loaded, table, seed)?;
         Ok(Self {
-            architecture,
-            modules,
-            parameters: gathering.finish(dtype, device)?,
-            rule,
-            adapted: sites,
+            architecture: prepared.architecture,
+            modules: prepared.modules,
+            parameters: prepared.gathering.finish(dtype, device)?,
+            rule: prepared.rule,
+            initial: prepared.initial,
         })
     }
 
@@ -134,11 +173,42 @@ impl Tuned {
             .collect()
     }
 
+    /// The first module whose output is not finite, or else the first parameter whose gradient is
+    /// not.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn culprit(&self, batch: &Batch, gradients: &Gradients) -> Result<String, Error> {
+        for part in &batch.parts {
+            let tape = Tape::watching(&self.parameters);
+            self.architecture.forward(self.pass(&tape), &part.inputs)?;
+            if let Some(name) = tape.first_not_finite() {
+                return Ok(name);
+            }
+        }
+        for (id, part) in self.parameters.parts() {
+            if let Some(gradient) = gradients.parameter(id)
+                && !is_finite(gradient)?
+            {
+                return Ok(part.name.clone());
+            }
+        }
+        Ok("the loss".to_owned())
+    }
+
     fn pass<'a>(&'a self, tape: &'a Tape<'a>) -> Pass<'a> {
         Pass {
             tape,
             modules: &self.modules,
         }
+    }
+}
+
+/// A module's own weight, if it does not train.
+fn frozen(module: &Module) -> Option<Tensor> {
+    match &module.weight {
+        Value::Frozen(weight) => Some(weight.clone()),
+        Value::Trained(_) => None,
     }
 }
 

@@ -92,8 +92,22 @@ impl Batch {
             parts.push(Part::new(&items[start..end], dtype, device)?);
             start = end;
         }
+        Ok(Self::of(parts))
+    }
+
+    /// Every one of `groups` as a part.
+    pub fn of_parts<'a>(
+        groups: impl Iterator<Item = &'a [Item]>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let parts = groups.map(|items| Part::new(items, dtype, device));
+        Ok(Self::of(parts.collect::<Result<_>>()?))
+    }
+
+    fn of(parts: Vec<Part>) -> Self {
         let items = parts.iter().map(|part| part.targets.count()).sum();
-        Ok(Self { parts, items })
+        Self { parts, items }
     }
 }
 

@@ -28,12 +28,32 @@ pub struct StepBench {
     pub steps: usize,
 }
 
+/// What one step took.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTime {
+    /// Wall time.
+    pub seconds: f64,
+    /// The processor's time of all threads, where the system tells it.
+    pub cpu_seconds: Option<f64>,
+}
+
+/// Processor seconds of this process so far, in user and system mode; Linux only.
+pub fn cpu_seconds() -> Option<f64> {
+    // In clock ticks, of which Linux has 100 a second towards user space.
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after_name = text.rsplit_once(')')?.1;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / 100.0)
+}
+
 impl StepBench {
-    /// Seconds of wall time of every step.
+    /// The times of every step.
     ///
     /// # Errors
     /// [`Error::Model`] or [`Error::Setting`] if model and method do not fit.
-    pub fn run(&self) -> Result<Vec<f64>, Error> {
+    pub fn run(&self) -> Result<Vec<StepTime>, Error> {
         crate::single_threaded_products();
         let (dtype, device) = (DType::F32, Device::Cpu);
         let config = ModelConfig::parse(&self.config, "bench".into())?;
@@ -62,7 +82,7 @@ impl StepBench {
         let mut optimizer = optimizer.with_peak(RATE);
         let mut seconds = Vec::new();
         for number in 0..=self.steps as u64 {
-            let start = Instant::now();
+            let (start, cpu) = (Instant::now(), cpu_seconds());
             let step = Step {
                 number,
                 of: self.steps as u64 + 1,
@@ -97,7 +117,10 @@ impl StepBench {
             tuned
                 .rule
                 .settle(made, &mut tuned.modules, &tuned.parameters)?;
-            seconds.push(start.elapsed().as_secs_f64());
+            seconds.push(StepTime {
+                seconds: start.elapsed().as_secs_f64(),
+                cpu_seconds: cpu_seconds().zip(cpu).map(|(after, before)| after - before),
+            });
         }
         Ok(seconds.split_off(1))
     }

@@ -1,9 +1,27 @@
-//! Fine-tuning of transformers: a model, a method, and the steps between them.
+//! Fine-tuning of transformers: a model, a method, data, and the run that brings them together.
 
 mod assembly;
 mod batch;
 mod bench;
+mod config;
+mod data;
+mod evaluate;
+mod export;
+mod folder;
+mod ranks;
+mod record;
+mod run;
 
-pub(crate) use assembly::Tuned;
-pub(crate) use batch::{Batch, Item, Part, Target};
-pub use bench::StepBench;
+pub(crate) use assembly::{Prepared, Tuned};
+pub(crate) use batch::Item;
+#[cfg(test)]
+pub(crate) use batch::{Batch, Part};
+pub use bench::{StepBench, StepTime, cpu_seconds};
+pub use config::{
+    EvaluationSettings, ModelSettings, OptimizerName, OptimizerSettings, ScheduleSettings, Shape,
+    TaskSettings, TuneConfig, TunePrecision,
+};
+pub use evaluate::Scores;
+pub use ranks::ModuleRank;
+pub use record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
+pub use run::{TuneProgress, tune};

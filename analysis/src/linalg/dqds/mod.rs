@@ -22,8 +22,8 @@
 //! algorithms”, Numer. Math. 67 (1994); B. N. Parlett and O. A. Marques, “An implementation of the
 //! dqds algorithm (positive case)”, Linear Algebra Appl. 309 (2000), from which come the choice of
 //! shifts (its cases are numbered below), the tests for deflation and the treatment of failed shifts.
-//! Unlike there, blocks that split off wait on a stack, and the number of transforms is limited in
-//! total.
+//! The model for the shifts' constants is their implementation in LAPACK, dlasq2 to dlasq6. Unlike
+//! there, blocks that split off wait on a stack, and the number of transforms is limited in total.
 
 mod shift;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use rankwise_analysis::{AdapterAudit, Audit, Finding, ModuleAudit, QUANTITIES, Quantity};
+use rankwise_analysis::{
+    AdapterAudit, Audit, Finding, FindingKind, ModuleAudit, QUANTITIES, Quantity,
+};
 
 use super::PageHead;
 use super::html::html;
@@ -248,7 +250,7 @@ fn cell(id: &str, module: &ModuleAudit, found: Option<&Vec<&'static str>>) -> Ce
     }
 }
 
-/// Every number of the tables, with its formula and source.
+/// Every number of the tables, with its formula and source, and every kind of finding.
 pub(super) fn glossary() -> Vec<(String, String)> {
     let meaning = |quantity: &Quantity| match quantity.source {
         "" => quantity.formula.to_owned(),
@@ -261,5 +263,8 @@ pub(super) fn glossary() -> Vec<(String, String)> {
             .to_owned(),
     )];
     glossary.extend(QUANTITIES.iter().map(|q| (q.name.to_owned(), meaning(q))));
+    let kinds = FindingKind::names().iter();
+    let kinds = kinds.filter_map(|name| FindingKind::named(name));
+    glossary.extend(kinds.map(|kind| (kind.name().to_owned(), kind.meaning().to_owned())));
     glossary
 }

@@ -114,8 +114,9 @@ pub fn pair_page(audit: &PairAudit, head: &PageHead) -> Result<String> {
         (
             "noise_floor",
             "the largest of s(√m + √n) (Marchenko & Pastur), 4/√3 √max(m, n) s (Gavish & Donoho \
-             2014), the edge for entries of uneven size (Bandeira & van Handel 2016) and the \
-             decomposition's own rounding",
+             2014), the edge for entries of uneven size (Bandeira & van Handel 2016) and what the \
+             decomposition may err by: 8√max(m, n) ε‖ΔW‖_F in single precision, max(m, n) ε σ₁ in \
+             double",
         ),
         ("rank_above_noise", "#{σ > noise floor}"),
     ];

@@ -8,7 +8,7 @@
   const DECADES = 8;
   const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 73, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37]];
   const collator = new Intl.Collator("en", { numeric: true });
-  const state = { sort: "", order: "ascending", measure: data.measure, filter: "" };
+  const state = { sort: "", order: "ascending", measure: data.measure, filter: "", chosen: { group: null, rows: [] } };
 
   // Everything is made of nodes and text: no name can become markup.
   const make = (tag, attributes, ...children) => {
@@ -82,6 +82,35 @@
     return svg;
   };
 
+  // A cell of a heat map stands for some rows: their curves stand out until others are chosen.
+  const chosenIn = (group) => (state.chosen.group === group ? state.chosen.rows : []);
+  const choose = (group, td) => {
+    state.chosen = { group, rows: td.dataset.rows.split(",").map(Number) };
+    const index = groups.indexOf(group);
+    renderGroup(index);
+    document.querySelector(`#group-${index} td[aria-selected]`)?.focus();
+  };
+  const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const onKey = (group, event) => {
+    const td = event.target.closest("td[data-rows]");
+    if (!td) return;
+    if (event.key === "Enter" || event.key === " ") choose(group, td);
+    else if (event.key in ARROWS) {
+      const [down, right] = ARROWS[event.key];
+      const lines = td.closest("tbody").rows;
+      // Past the cells for which there is no module.
+      let [y, x] = [td.parentNode.sectionRowIndex + down, td.cellIndex + right];
+      while (lines[y]?.cells[x] && !lines[y].cells[x].dataset.rows) [y, x] = [y + down, x + right];
+      const next = lines[y]?.cells[x];
+      if (next?.dataset.rows) {
+        td.tabIndex = -1;
+        next.tabIndex = 0;
+        next.focus();
+      }
+    } else return;
+    event.preventDefault();
+  };
+
   const heatMap = (group, rows) => {
     const c = indexOf(state.measure);
     const cells = new Map();
@@ -111,7 +140,12 @@
       return isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
     };
     const dense = order.length > 24;
-    const table = make("table", { class: dense ? "heat dense" : "heat" });
+    const table = make("table", { class: dense ? "heat dense" : "heat", role: "grid" });
+    table.addEventListener("click", (event) => {
+      const td = event.target.closest("td[data-rows]");
+      if (td) choose(group, td);
+    });
+    table.addEventListener("keydown", (event) => onKey(group, event));
     table.append(make("caption", {}, `${columns[c].label} by role and layer`));
     table.append(make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "layer"), ...order.map((layer) => make("th", { scope: "col" }, layer === null ? "–" : String(layer))))));
     const body = make("tbody");
@@ -123,6 +157,9 @@
         const td = make("td");
         if (list) {
           const names = list.length === 1 ? cell(group, 0, list[0]) : `mean of ${list.length}: ${cell(group, 0, list[0])}, …`;
+          td.dataset.rows = list.join(",");
+          td.tabIndex = -1;
+          if (list.some((row) => chosenIn(group).includes(row))) td.setAttribute("aria-selected", "true");
           td.title = `${names}\n${columns[c].label}: ${value === null ? "not defined" : show(value)}`;
           td.textContent = show(value === null ? null : Number(value.toPrecision(3)));
           if (value === null) td.className = "none";
@@ -137,6 +174,9 @@
       }
       body.append(line);
     }
+    // One cell is reached by the tabulator, the others from there by the arrows.
+    const entry = body.querySelector("td[aria-selected]") || body.querySelector("td[data-rows]");
+    if (entry) entry.tabIndex = 0;
     table.append(body);
     const legend = make("div", { class: "legend" }, `${columns[c].label}:`, make("span", {}, show(low)), make("span", { class: "ramp" }), make("span", {}, show(high)), isLog ? "(logarithmic)" : "", "hatched: not defined");
     return [make("div", { class: "wide" }, table), legend];
@@ -144,11 +184,12 @@
 
   const chart = (group, rows) => {
     const shown = rows.slice(0, 2000).filter((row) => group.curves[row] && group.curves[row].some((value) => value !== null));
+    const chosen = chosenIn(group).filter((row) => rows.includes(row) && group.curves[row]);
     if (!shown.length) return [];
     const [w, h, left, bottom] = [720, 280, 52, 36];
     const start = (row) => (data.relative ? group.curves[row][0] : 0);
     let [top, low, longest] = [-Infinity, Infinity, 1];
-    for (const row of shown) {
+    for (const row of [...shown, ...chosen]) {
       const curve = group.curves[row];
       const last = group.at ? group.at[row][curve.length - 1] : curve.length - 1;
       longest = Math.max(longest, last);
@@ -170,18 +211,22 @@
     const step = Math.max(1, Math.ceil(longest / 8));
     for (let i = 0; i <= longest; i += step) svg.append(draw("text", { x: x(i), y: h - bottom + 16, "text-anchor": "middle" }, String(i + data.first)));
     svg.append(draw("text", { x: (left + w) / 2, y: h - 4, "text-anchor": "middle" }, data.axis));
+    const line = (row) => {
+      let [path, pen] = ["", "M"];
+      group.curves[row].forEach((value, i) => {
+        if (value === null) return;
+        const place = group.at ? group.at[row][i] : i;
+        path += `${pen}${x(place).toFixed(1)} ${y(value - start(row)).toFixed(1)}`;
+        pen = "L";
+      });
+      return path;
+    };
     const layers = [...new Set(shown.map((row) => group.layer[row]))].sort((a, b) => a - b);
     for (const layer of layers) {
       let path = "";
       let floors = "";
       for (const row of shown.filter((r) => group.layer[r] === layer)) {
-        let pen = "M";
-        group.curves[row].forEach((value, i) => {
-          if (value === null) return;
-          const place = group.at ? group.at[row][i] : i;
-          path += `${pen}${x(place).toFixed(1)} ${y(value - start(row)).toFixed(1)}`;
-          pen = "L";
-        });
+        path += line(row);
         if (group.floor && group.floor[row] !== null) floors += `M${left} ${y(group.floor[row]).toFixed(1)}H${w - 12}`;
       }
       const share = layers.length > 1 ? layers.indexOf(layer) / (layers.length - 1) : 0.4;
@@ -191,8 +236,10 @@
       svg.append(draw("path", { d: path, fill: "none", stroke: css(viridis(tone)), "stroke-opacity": own }));
       if (floors) svg.append(draw("path", { d: floors, class: "floor", "stroke-opacity": 0.5 }));
     }
+    for (const row of chosen) svg.append(draw("path", { class: "chosen", d: line(row), "data-chosen": row }));
+    const names = chosen.map((row) => cell(group, 0, row)).slice(0, 5).join(", ");
     const note = [`${shown.length} of ${rows.length} shown; layers:`];
-    return [svg, make("div", { class: "legend" }, note[0], make("span", {}, String(layers[0] ?? "–")), make("span", { class: isDark() ? "ramp light" : "ramp dark" }), make("span", {}, String(layers[layers.length - 1] ?? "–")), group.floor ? "dashed: the rounding's floor" : "")];
+    return [svg, make("div", { class: "legend" }, note[0], make("span", {}, String(layers[0] ?? "–")), make("span", { class: isDark() ? "ramp light" : "ramp dark" }), make("span", {}, String(layers[layers.length - 1] ?? "–")), group.floor ? "dashed: the rounding's floor" : "", chosen.length ? `thick: ${names}` : "choose a cell above to follow a curve")];
   };
 
   const moduleTable = (group, rows, count) => {

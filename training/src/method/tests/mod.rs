@@ -17,7 +17,7 @@ use rankwise_analysis::linalg::singular_values;
 use super::{Made, MethodTable, Step, directional, moving};
 use crate::engine::optimizer::{Moments, Optimizer, Rule, gradient_norm};
 use crate::engine::{Gradients, ParameterId, Parameters};
-use crate::model::parity::{Case, flat};
+use crate::model::parity::case::{Case, flat};
 use crate::module::{Adapter, Module};
 use crate::tuning::{Batch, Part, Tuned};
 
@@ -244,7 +244,7 @@ fn find(parameters: &Parameters, name: &str) -> ParameterId {
 
 /// The largest distance relative to the largest of `theirs`.
 fn relative(ours: &[f64], theirs: &[f64]) -> f64 {
-    use crate::model::parity::{distance, largest};
+    use crate::model::parity::case::{distance, largest};
     distance(ours, theirs) / largest(theirs.to_vec()).max(f64::MIN_POSITIVE)
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 
 use super::*;
 use crate::method::allocation::budget;
-use crate::model::parity::{distance, largest};
+use crate::model::parity::case::{distance, largest};
 use crate::module::{Module, Value};
 
 /// Of logits, absolute; the reference's own error is below 1e-6.
@@ -24,39 +24,73 @@ fn folder(case: &str) -> PathBuf {
     fixtures.join(case)
 }
 
+/// PEFT's tensors as they are called and shaped here.
 fn saved(folder: &Path) -> BTreeMap<String, Tensor> {
     let file = folder.join("adapter_model.safetensors");
     assert!(fs::exists(&file).unwrap(), "{}", file.display());
     let tensors = safetensors::load(&file, &Device::Cpu).unwrap();
-    tensors.into_iter().collect()
+    tensors
+        .iter()
+        .map(|(name, tensor)| ours(name, tensor))
+        .collect()
+}
+
+/// Names that ViT's modules have in memory, and what its checkpoint calls them.
+const VIT: [(&str, &str); 7] = [
+    ("vit.layers.", "vit.encoder.layer."),
+    ("attention.q_proj", "attention.attention.query"),
+    ("attention.k_proj", "attention.attention.key"),
+    ("attention.v_proj", "attention.attention.value"),
+    ("attention.o_proj", "attention.output.dense"),
+    ("mlp.fc1", "intermediate.dense"),
+    ("mlp.fc2", "output.dense"),
+];
+
+/// The same of targets, which are ends of names.
+const VIT_TARGETS: [(&str, &str); 6] = [
+    ("q_proj", "query"),
+    ("k_proj", "key"),
+    ("v_proj", "value"),
+    ("o_proj", "attention.output.dense"),
+    ("fc1", "intermediate.dense"),
+    ("fc2", "output.dense"),
+];
+
+fn renamed(name: &str, names: &[(&str, &str)]) -> String {
+    let replaced = |name: String, (theirs, ours): &(&str, &str)| name.replace(theirs, ours);
+    names.iter().fold(name.to_owned(), replaced)
 }
 
 /// PEFT's tensor under our name and in our shape.
 fn ours(name: &str, tensor: &Tensor) -> (String, Tensor) {
-    let name = name.strip_prefix("base_model.model.").unwrap();
-    let factor = |part: &str| name.contains(part);
-    let name = match factor(".lora_") {
+    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+    let is = |part: &str| name.contains(part);
+    let name = match is(".lora_") {
         true => name.strip_suffix(".weight").unwrap_or(name),
         false => name,
     };
-    let tensor = if factor(".lora_B") {
+    let tensor = if is(".lora_B") {
         tensor.t().unwrap().contiguous().unwrap()
-    } else if factor(".lora_E") {
+    } else if is(".lora_E") {
         tensor.flatten_all().unwrap()
     } else {
         tensor.clone()
     };
-    (name.to_owned(), tensor)
+    let name = match name.starts_with("vit.") {
+        true => renamed(name, &VIT),
+        false => name.to_owned(),
+    };
+    (name, tensor)
 }
 
 /// The adapter's tensors into our parameters, every one of which must get its own.
 fn load(tuned: &Tuned, folder: &Path) {
     let mut count = 0;
     for (name, tensor) in saved(folder) {
-        if !name.starts_with("base_model.model.") {
+        // The projections that VeRA's layers share.
+        if name.starts_with("base_model.") {
             continue;
         }
-        let (name, tensor) = ours(&name, &tensor);
         let id = find(&tuned.parameters, &name);
         assert_eq!(tuned.parameters.part(id).shape, tensor.dims(), "{name}");
         tuned.parameters.set(id, &tensor).unwrap();
@@ -88,7 +122,11 @@ fn fitted(name: &str, text: &str) -> (Case, Tuned) {
     let configuration = fs::read_to_string(folder(name).join("adapter_config.json")).unwrap();
     let configuration: serde_json::Value = serde_json::from_str(&configuration).unwrap();
     // A list of names is the same in JSON and TOML.
-    let targets = &configuration["target_modules"];
+    let targets = configuration["target_modules"].to_string();
+    let targets = match name.starts_with("vit") {
+        true => renamed(&targets, &VIT_TARGETS),
+        false => targets,
+    };
     let table = toml::from_str(&format!("{text}\ntargets = {targets}")).unwrap();
     let loaded = checkpoint(&case).load(DType::F32);
     let tuned = Tuned::new(loaded, &table, 7, DType::F32, &Device::Cpu).unwrap();
@@ -140,72 +178,98 @@ fn check(name: &str, text: &str) -> Tuned {
     tuned
 }
 
+const CHECKPOINTS: [&str; 4] = ["bert-cls", "deberta-v3-cls", "gpt2-cls", "vit-cls"];
+
 #[test]
 fn products() {
-    check("bert-cls-lora", "name = \"lora\"\nrank = 4\nalpha = 8");
-    check("bert-cls-rslora", "name = \"rs-lora\"\nrank = 4\nalpha = 8");
-    check("bert-cls-dora", "name = \"dora\"\nrank = 4\nalpha = 8");
-    let plus = "name = \"lora-plus\"\nrank = 4\nalpha = 8";
-    check("bert-cls-lora", plus);
+    for checkpoint in CHECKPOINTS {
+        for (method, name) in [
+            ("lora", "lora"),
+            ("rslora", "rs-lora"),
+            ("lora", "lora-plus"),
+        ] {
+            let text = format!("name = \"{name}\"\nrank = 4\nalpha = 8");
+            check(&format!("{checkpoint}-{method}"), &text);
+        }
+    }
+}
+
+#[test]
+fn decomposed_weights() {
+    for checkpoint in CHECKPOINTS {
+        let text = "name = \"dora\"\nrank = 4\nalpha = 8";
+        check(&format!("{checkpoint}-dora"), text);
+    }
 }
 
 #[test]
 fn shared_projections_are_drawn_alike() {
-    let tuned = check("bert-cls-vera", "name = \"vera\"\nrank = 8");
-    let saved = saved(&folder("bert-cls-vera"));
-    let (a, b) = (&saved["base_model.vera_A"], &saved["base_model.vera_B"]);
-    let mut compared = 0;
-    for module in &tuned.modules.0 {
-        let Some(adapter) = &module.adapter else {
-            continue;
-        };
-        let of = |value: &Value| flat(value.tensor(&tuned.parameters));
-        let a = a.narrow(1, 0, module.declared.inputs()).unwrap();
-        let b = b.narrow(0, 0, module.declared.outputs()).unwrap();
-        assert_eq!(of(&adapter.a), flat(&a));
-        assert_eq!(of(&adapter.b), flat(&b.t().unwrap()));
-        compared += 1;
+    for checkpoint in CHECKPOINTS {
+        let name = format!("{checkpoint}-vera");
+        let tuned = check(&name, "name = \"vera\"\nrank = 8");
+        let saved = saved(&folder(&name));
+        let (a, b) = (&saved["base_model.vera_A"], &saved["base_model.vera_B"]);
+        let mut compared = 0;
+        for module in &tuned.modules.0 {
+            let Some(adapter) = &module.adapter else {
+                continue;
+            };
+            let of = |value: &Value| flat(value.tensor(&tuned.parameters));
+            let a = a.narrow(1, 0, module.declared.inputs()).unwrap();
+            let b = b.narrow(0, 0, module.declared.outputs()).unwrap();
+            assert_eq!(of(&adapter.a), flat(&a));
+            assert_eq!(of(&adapter.b), flat(&b.t().unwrap()));
+            compared += 1;
+        }
+        assert!(compared >= 8, "{name}: {compared}");
     }
-    assert_eq!(compared, 12);
 }
 
-/// B A of a module, outputs × inputs, from A and B as PEFT keeps them.
+/// B A of a module, outputs × inputs.
 fn product(saved: &BTreeMap<String, Tensor>, module: &Module) -> Vec<f64> {
-    let name = format!("base_model.model.{}", module.declared.name);
-    let part = |part: &str| &saved[&format!("{name}.{part}.weight")];
-    let product = part("lora_B").matmul(part("lora_A")).unwrap();
+    let part = |part: &str| &saved[&format!("{}.{part}", module.declared.name)];
+    let product = part("lora_B").t().unwrap().matmul(part("lora_A")).unwrap();
     flat(&product)
 }
 
 #[test]
 fn parts_of_the_weight() {
-    for name in ["pissa", "olora"] {
-        let text = format!("name = \"{name}\"\nrank = 4\nalpha = 8");
-        let case = format!("bert-cls-{name}");
-        let trained = check(&case, &text);
-        let first = saved(&folder(&case).join("initial"));
-        let last = saved(&folder(&case));
-        let converted = saved(&folder(&case).join("converted"));
-        let mut compared = 0;
-        for module in &trained.modules.0 {
-            let Some((a, b)) = trained.rule.taken_off(module.id) else {
+    for checkpoint in CHECKPOINTS {
+        for name in ["pissa", "olora"] {
+            // PEFT decomposes Conv1D in its stored orientation and fails.
+            if (checkpoint, name) == ("gpt2-cls", "olora") {
                 continue;
-            };
-            let taken = flat(&b.t().unwrap().matmul(a).unwrap());
-            let error = relative(&taken, &product(&first, module));
-            assert!(error < DECOMPOSITION, "{name}: {error}");
-            // PEFT's plain LoRA of twice the rank, s = 16/8.
-            let change: Vec<_> = product(&last, module)
-                .iter()
-                .zip(&taken)
-                .map(|(now, taken)| now - taken)
-                .collect();
-            let error = relative(&change, &product(&converted, module));
-            assert!(error < DECOMPOSITION, "{name}: {error}");
-            compared += 1;
+            }
+            check_part(&format!("{checkpoint}-{name}"), name);
         }
-        assert_eq!(compared, 12);
     }
+}
+
+fn check_part(case: &str, name: &str) {
+    let text = format!("name = \"{name}\"\nrank = 4\nalpha = 8");
+    let trained = check(case, &text);
+    let first = saved(&folder(case).join("initial"));
+    let last = saved(&folder(case));
+    let converted = saved(&folder(case).join("converted"));
+    let mut compared = 0;
+    for module in &trained.modules.0 {
+        let Some((a, b)) = trained.rule.taken_off(module.id) else {
+            continue;
+        };
+        let taken = flat(&b.t().unwrap().matmul(a).unwrap());
+        let error = relative(&taken, &product(&first, module));
+        assert!(error < DECOMPOSITION, "{case}: {error}");
+        // PEFT's plain LoRA of twice the rank, s = 16/8.
+        let change: Vec<_> = product(&last, module)
+            .iter()
+            .zip(&taken)
+            .map(|(now, taken)| now - taken)
+            .collect();
+        let error = relative(&change, &product(&converted, module));
+        assert!(error < DECOMPOSITION, "{case}: {error}");
+        compared += 1;
+    }
+    assert!(compared >= 8, "{case}: {compared}");
 }
 
 const ADALORA: &str = "name = \"adalora\"\nrank = 3\nfirst_rank = 6\nalpha = 8\ninitial_steps = 1\n\
@@ -213,7 +277,9 @@ const ADALORA: &str = "name = \"adalora\"\nrank = 3\nfirst_rank = 6\nalpha = 8\n
 
 #[test]
 fn adaptive_budgets() {
-    check("bert-cls-adalora", ADALORA);
+    for checkpoint in CHECKPOINTS {
+        check(&format!("{checkpoint}-adalora"), ADALORA);
+    }
 }
 
 /// Of E after steps of Adam at a rate of 0.01, absolute: float32 drifts apart by rounding.

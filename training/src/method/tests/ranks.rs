@@ -36,7 +36,7 @@ fn adalora_allocates_by_score() {
         values.map(|value| value != 0.0).collect()
     };
     let count = |run: &Run| pattern(run).into_iter().filter(|stays| *stays).count();
-    let (first, target) = (13 * 6, 13 * 4);
+    let (first, target) = (12 * 6, 12 * 4);
     let mut last = Vec::new();
     for step in 0..STEPS {
         run.step();

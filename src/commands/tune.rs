@@ -1,0 +1,289 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rankwise_data::{Hub, RepoId, RepoKind, read_text};
+use rankwise_paper::{Cells, text_table};
+use rankwise_training::{
+    Method, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary, tune,
+};
+
+use super::Outcome;
+use super::train::{assignment, merge};
+use crate::cli::{Common, TrainOptions};
+use crate::progress;
+
+/// The files of a model that fine-tuning may need.
+const MODEL_FILES: [&str; 4] = [
+    "config.json",
+    "model.safetensors|model.safetensors.index.json|pytorch_model.bin|pytorch_model.bin.index.json",
+    "tokenizer.json|spm.model|vocab.json|vocab.txt|",
+    "preprocessor_config.json|tokenizer_config.json|",
+];
+
+/// Whether a transformer is to be fine-tuned rather than a head.
+pub fn is_asked_for(options: &TrainOptions) -> Result<bool> {
+    if options.model.is_some() {
+        return Ok(true);
+    }
+    Ok(match &options.config {
+        Some(path) => read_text(path)?
+            .parse::<toml::Table>()
+            .is_ok_and(|table| table.contains_key("model")),
+        None => false,
+    })
+}
+
+/// Fine-tunes a transformer, one run for every combination of the methods, ranks and seeds given.
+pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
+    let configs = configurations(options, common)?;
+    if options.dump_config {
+        for config in &configs {
+            print!("{}", config.to_toml());
+        }
+        return Ok(Outcome::Done);
+    }
+    let Some(out) = &common.out else {
+        bail!("train: --out DIR is needed: the folder for the runs' folders");
+    };
+    let mut summaries = Vec::new();
+    for config in &configs {
+        let model = model_folder(config, options.offline, common.quiet)?;
+        let summary = one(config, &model, &out.join(folder_name(config)), common)?;
+        summaries.push(summary);
+    }
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(&summaries)?);
+    } else if !common.quiet {
+        println!("{}", text_table(&cells(&summaries)));
+    }
+    let diverged = |summary: &TuneSummary| matches!(summary.stop, TuneStop::Diverged { .. });
+    for summary in summaries.iter().filter(|summary| diverged(summary)) {
+        if let TuneStop::Diverged { step, module } = &summary.stop {
+            eprintln!(
+                "{} (seed {}): not a finite number in step {step}, first in {module}",
+                summary.method, summary.seed
+            );
+        }
+    }
+    Ok(match summaries.iter().any(diverged) {
+        true => Outcome::CheckFailed,
+        false => Outcome::Done,
+    })
+}
+
+/// One run under a progress bar.
+fn one(config: &TuneConfig, model: &Path, folder: &Path, common: &Common) -> Result<TuneSummary> {
+    let bar = progress::bar(0, "steps", common.quiet);
+    let name = config.method.method.title();
+    bar.set_message(name);
+    let mut last = String::new();
+    let summary = tune(config, model, Some(folder), |progress| match progress {
+        TuneProgress::Begins { found, of, .. } => {
+            bar.set_length(of);
+            bar.set_position(found);
+        }
+        TuneProgress::Step { number, record } => {
+            bar.set_position(number);
+            bar.set_message(format!("{name} loss {:.3}{last}", record.loss));
+        }
+        TuneProgress::Epoch(record) => {
+            last = told(record);
+            if !common.quiet && bar.is_hidden() {
+                eprintln!(
+                    "{name}, epoch {}: train loss {:.4}{last}",
+                    record.epoch, record.train_loss
+                );
+            }
+        }
+    });
+    bar.finish_and_clear();
+    summary.with_context(|| format!("train: {}", folder.display()))
+}
+
+/// The deciding metric and the mean rank of an epoch.
+fn told(record: &TuneRecord) -> String {
+    let mut text = String::new();
+    if let Some((key, Some(value))) = record.deciding() {
+        text += &format!(", {key} {value:.4}");
+    }
+    if let Some(rank) = record.mean_rank(|module| module.measures.effective_rank) {
+        text += &format!(", effective rank {rank:.2}");
+    }
+    text
+}
+
+/// `task-method-r8-s0`.
+fn folder_name(config: &TuneConfig) -> String {
+    let method = config.method.method.key();
+    let rank = match config.method.method {
+        Method::Full(_) => String::new(),
+        _ => format!("-r{}", config.method.common.rank),
+    };
+    format!("{}-{method}{rank}-s{}", config.task.name, config.seed)
+}
+
+fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneConfig>> {
+    let mut table = toml::Table::new();
+    if let Some(path) = &options.config {
+        let text = read_text(path)?;
+        TuneConfig::from_toml(&text, &path.display().to_string())?;
+        table = text.parse()?;
+    }
+    let mut set = |key: &str, value: toml::Value| -> Result<()> {
+        merge(&mut table, nested(key, value));
+        Ok(())
+    };
+    for (key, value) in &options.set {
+        let line: toml::Table = assignment("value", value).parse()?;
+        for (_, value) in line {
+            set(key, value)?;
+        }
+    }
+    let text = |text: &str| toml::Value::String(text.to_owned());
+    if let Some(model) = &options.model {
+        set("model.path", text(model))?;
+    }
+    if let Some(task) = &options.task {
+        set("task.name", text(task))?;
+    }
+    if let Some(data) = &options.data {
+        set("task.data", text(&data.to_string_lossy()))?;
+    }
+    if let Some(device) = options.device {
+        set("device", text(&device.to_string()))?;
+    }
+    if let Some(epochs) = options.epochs {
+        set("schedule.epochs", toml::Value::Integer(epochs as i64))?;
+    }
+    if let Some(rate) = options.learning_rate {
+        set("optimizer.learning_rate", toml::Value::Float(rate))?;
+    }
+    if let Some(allowed) = options.skip_bad {
+        set("task.skip_bad", toml::Value::Integer(allowed as i64))?;
+    }
+    if !options.targets.is_empty() {
+        let targets = options.targets.iter().map(|target| text(target)).collect();
+        set("method.targets", toml::Value::Array(targets))?;
+    }
+    let base = TuneConfig::from_toml(&toml::to_string(&table)?, "--set")?;
+    let methods = match options.method.as_slice() {
+        [] => vec![base.method.method.key().to_owned()],
+        methods => methods.to_vec(),
+    };
+    let ranks = match options.rank.as_slice() {
+        [] => vec![base.method.common.rank],
+        ranks => ranks.to_vec(),
+    };
+    let seeds = match (options.seeds.as_slice(), common.seed) {
+        ([], seed) => vec![seed.unwrap_or(base.seed)],
+        (seeds, _) => seeds.to_vec(),
+    };
+    let mut configs: Vec<TuneConfig> = Vec::new();
+    for method in &methods {
+        for rank in &ranks {
+            for seed in &seeds {
+                let mut own = table.clone();
+                merge(&mut own, nested("method.name", text(method)));
+                if method != "full" {
+                    merge(
+                        &mut own,
+                        nested("method.rank", toml::Value::Integer(*rank as i64)),
+                    );
+                }
+                let mut config = TuneConfig::from_toml(&toml::to_string(&own)?, "--method")?;
+                config.seed = *seed;
+                config.check("configuration")?;
+                // Full fine-tuning has no R, and is one run.
+                if !configs.contains(&config) {
+                    configs.push(config);
+                }
+            }
+        }
+    }
+    Ok(configs)
+}
+
+/// `a.b = value` as a table.
+fn nested(key: &str, value: toml::Value) -> toml::Table {
+    match key.split_once('.') {
+        None => toml::Table::from_iter([(key.to_owned(), value)]),
+        Some((first, rest)) => {
+            let inner = toml::Value::Table(nested(rest, value));
+            toml::Table::from_iter([(first.to_owned(), inner)])
+        }
+    }
+}
+
+/// The folder of a model: as given, or where the Hub's cache has it or gets it.
+fn model_folder(config: &TuneConfig, offline: bool, quiet: bool) -> Result<PathBuf> {
+    let path = Path::new(&config.model.path);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let is_id = config.model.path.split('/').count() == 2 && !config.model.path.starts_with('.');
+    if !is_id {
+        bail!(
+            "model.path: expected a checkpoint folder or an id (owner/name), found {:?}",
+            config.model.path
+        );
+    }
+    let mut repo = RepoId::parse(RepoKind::Model, &config.model.path)?;
+    if let Some(revision) = &config.model.revision {
+        repo = repo.with_revision(revision)?;
+    }
+    let mut hub = Hub::from_environment()?;
+    if offline {
+        hub = hub.with_offline(true);
+    }
+    let bar = progress::bar(0, "bytes", quiet);
+    let files = hub.resolve(&repo, &MODEL_FILES, |progress| {
+        bar.set_length(progress.total.unwrap_or(0));
+        bar.set_position(progress.done);
+        bar.set_message(progress.file.to_owned());
+    });
+    bar.finish_and_clear();
+    Ok(files?.folder)
+}
+
+/// The table of finished runs: a heading, then one row a run.
+fn cells(summaries: &[TuneSummary]) -> Cells {
+    let header = vec![
+        "method",
+        "R",
+        "seed",
+        "trained",
+        "train loss",
+        "metric",
+        "last",
+        "best",
+        "num. rank",
+        "eff. rank",
+        "s",
+    ];
+    let mut rows = Vec::new();
+    let number = |value: Option<f64>, digits: usize| match value {
+        Some(value) => format!("{value:.digits$}"),
+        None => "-".to_owned(),
+    };
+    for summary in summaries {
+        let last = summary.last.as_ref();
+        let deciding = last.and_then(TuneRecord::deciding);
+        let rank = |of: fn(&rankwise_training::ModuleRank) -> Option<f64>| {
+            number(last.and_then(|record| record.mean_rank(of)), 2)
+        };
+        rows.push(vec![
+            summary.method.clone(),
+            summary.rank.map_or("-".to_owned(), |rank| rank.to_string()),
+            summary.seed.to_string(),
+            summary.trainable.total.to_string(),
+            number(last.map(|record| record.train_loss), 4),
+            deciding.map_or("-", |(key, _)| key).to_owned(),
+            number(deciding.and_then(|(_, value)| value), 4),
+            number(summary.best.map(|(_, value)| value), 4),
+            rank(|module| Some(module.measures.numerical_rank as f64)),
+            rank(|module| module.measures.effective_rank),
+            format!("{:.1}", summary.wall_seconds),
+        ]);
+    }
+    (header, rows)
+}

@@ -1,0 +1,310 @@
+//! `rankwise train --model`: a small BERT with a vocabulary of words, on texts whose label is the
+//! word that they have more of.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rankwise_data::Table;
+
+/// Words of the vocabulary after the five special tokens.
+const WORDS: usize = 115;
+
+/// A model's folder and its data's below `folder`.
+fn prepare(folder: &Path) -> (PathBuf, PathBuf) {
+    let (model, data) = (folder.join("model"), folder.join("data"));
+    fs::create_dir_all(&model).unwrap();
+    fs::create_dir_all(&data).unwrap();
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("training/tests/fixtures/models/bert-cls");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(fixture.join(file), model.join(file)).unwrap();
+    }
+    let mut vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n".to_owned();
+    for word in 0..WORDS {
+        writeln!(vocabulary, "w{}", name(word)).unwrap();
+    }
+    fs::write(model.join("vocab.txt"), vocabulary).unwrap();
+    for (file, rows, start) in [("train", 96, 0), ("validation", 48, 1000)] {
+        let mut text = "text,label\n".to_owned();
+        for row in 0..rows {
+            // A row of pseudo-random words, one of which says which class it is.
+            let at = |place: usize| ((start + row) * 31 + place * place * 17 + place * 7) % 100;
+            let class = row % 3;
+            let mut words: Vec<_> = (0..3 + row % 9).map(|place| at(place) + 15).collect();
+            let place = row % words.len();
+            words[place] = class;
+            let words: Vec<_> = words
+                .into_iter()
+                .map(|word| format!("w{}", name(word)))
+                .collect();
+            writeln!(text, "{},class {class}", words.join(" ")).unwrap();
+        }
+        fs::write(data.join(format!("{file}.csv")), text).unwrap();
+    }
+    (model, data)
+}
+
+/// A word of letters, which the tokenizer leaves whole.
+fn name(number: usize) -> String {
+    let letter = |value: usize| char::from(b'a' + (value % 26) as u8);
+    [letter(number / 26), letter(number)].iter().collect()
+}
+
+fn train(folder: &Path, out: &Path, extra: &[&str]) -> Command {
+    train_model(&folder.join("model"), folder, out, extra)
+}
+
+fn train_model(model: &Path, folder: &Path, out: &Path, extra: &[&str]) -> Command {
+    let data = folder.join("data");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    command
+        .args([
+            "train",
+            "--quiet",
+            "--set",
+            "task.name=text",
+            "--set",
+            "schedule.epochs=2",
+        ])
+        .args([
+            "--set",
+            "optimizer.learning_rate=5e-3",
+            "--set",
+            "method.rank=4",
+        ])
+        .args(["--set", "schedule.batch_size=16"])
+        .args(["--set", "method.dropout=0.1"])
+        .arg("--model")
+        .arg(model)
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(out)
+        .args(extra)
+        .stdout(Stdio::null());
+    command
+}
+
+/// Every file below `folder` by its relative path, less what tells times; of the epochs' table the
+/// columns that do not.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let name = path.strip_prefix(folder).unwrap().to_path_buf();
+            match file.as_str() {
+                "run.json" => {}
+                "epochs.parquet" => {
+                    files.insert(name, epochs(&path).into_bytes());
+                }
+                _ if path.is_dir() => folders.push(path),
+                _ => {
+                    files.insert(name, fs::read(&path).unwrap());
+                }
+            }
+        }
+    }
+    files
+}
+
+fn epochs(path: &Path) -> String {
+    let table = Table::read_parquet(path).unwrap();
+    let mut text = String::new();
+    for column in table.names() {
+        if !column.ends_with("_seconds") {
+            let values = table.numbers(&column).unwrap();
+            let bits: Vec<_> = values.iter().map(|value| value.to_bits()).collect();
+            writeln!(text, "{column} {bits:?}").unwrap();
+        }
+    }
+    text
+}
+
+fn refused(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+#[test]
+fn lora_learns_the_task_and_leaves_records() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let status = train(folder.path(), &out, &["--epochs", "12", "--method", "lora"]).status();
+    assert!(status.unwrap().success());
+    let run = out.join("text-lora-r4-s0");
+    let epochs = Table::read_parquet(&run.join("epochs.parquet")).unwrap();
+    let accuracy = epochs.numbers("validation_accuracy").unwrap();
+    assert_eq!(accuracy.len(), 12);
+    // A third is chance.
+    assert!(accuracy[11] > 0.8, "{accuracy:?}");
+    let loss = epochs.numbers("train_loss").unwrap();
+    assert!(loss[11] < 0.8 * loss[0], "{loss:?}");
+    // Twelve linear layers, each measured after each epoch.
+    let ranks = Table::read_parquet(&run.join("ranks.parquet")).unwrap();
+    assert_eq!(ranks.rows(), 12 * 12);
+    let numerical = ranks.numbers("numerical_rank").unwrap();
+    assert!(numerical.iter().all(|rank| (1.0..=4.0).contains(rank)));
+    let steps = Table::read_parquet(&run.join("steps.parquet")).unwrap();
+    assert_eq!(steps.rows(), 12 * 6);
+    // What was measured while training is what an audit of the adapter says.
+    let audit = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+        .args(["audit", "--json"])
+        .arg(run.join("adapter"))
+        .output()
+        .unwrap();
+    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap();
+    let modules = audit["adapters"][0]["modules"].as_array().unwrap();
+    let names = ranks.texts("module").unwrap();
+    let effective = ranks.numbers("effective_rank").unwrap();
+    for at in 11 * 12..12 * 12 {
+        let module = modules
+            .iter()
+            .find(|module| module["name"] == names[at].as_str());
+        let measured = &module.unwrap()["effective_rank"];
+        let difference = measured.as_f64().unwrap() - effective[at];
+        assert!(difference.abs() < 1e-9, "{}: {difference}", names[at]);
+    }
+}
+
+#[test]
+fn threads_and_kills_leave_the_bits_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let methods = [
+        "--method",
+        "full,lora,rm-lora",
+        "--set",
+        "schedule.checkpoint_every=1",
+    ];
+    let whole = folder.path().join("whole");
+    let mut command = train(folder.path(), &whole, &methods);
+    assert!(command.args(["--threads", "1"]).status().unwrap().success());
+    let expected = contents(&whole);
+    // Three runs: config, three tables, and the last and the best of two files each.
+    assert_eq!(expected.len(), 3 * (4 + 2 * 2));
+
+    let three = folder.path().join("three");
+    let mut command = train(folder.path(), &three, &methods);
+    assert!(command.args(["--threads", "3"]).status().unwrap().success());
+    assert_eq!(contents(&three), expected);
+
+    let killed = folder.path().join("killed");
+    let mut kills = 0;
+    loop {
+        let mut child = train(folder.path(), &killed, &methods).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(40 + 35 * kills));
+        if child
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success())
+        {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills < 200, "the run never ends");
+    }
+    assert!(kills > 0, "nothing was killed");
+    assert_eq!(contents(&killed), expected);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = prepare(folder.path());
+    let out = folder.path().join("runs");
+    let run = |extra: &[&str]| refused(&mut train(folder.path(), &out, extra));
+    let message = run(&["--targets", "querry"]);
+    assert!(
+        message.contains("\"querry\"") && message.contains("nearest are query"),
+        "{message}"
+    );
+    let message = run(&["--rank", "33"]);
+    assert!(
+        message.contains("between 1 and 32") && message.contains("33"),
+        "{message}"
+    );
+    let message = run(&["--method", "lorra"]);
+    assert!(message.contains("did you mean \"lora\""), "{message}");
+    let message = run(&["--task", "mrcp"]);
+    assert!(message.contains("did you mean \"mrpc\""), "{message}");
+    let message = run(&["--set", "method.lambda=1"]);
+    assert!(message.contains("lambda"), "{message}");
+    let message = run(&["--set", "precision=bf16"]);
+    assert!(message.contains("precision"), "{message}");
+    let nowhere = Path::new("no/such/folder");
+    let message = refused(&mut train_model(nowhere, folder.path(), &out, &[]));
+    assert!(message.contains("no/such/folder"), "{message}");
+
+    // A label that training does not know, a line that is cut, a text that is too long.
+    let path = data.join("validation.csv");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, good.replacen("class 1", "class 7", 1)).unwrap();
+    let message = run(&[]);
+    assert!(
+        message.contains("validation.csv") && message.contains("class 7"),
+        "{message}"
+    );
+    let skipping = train(folder.path(), &out, &["--skip-bad", "1", "--seed", "5"]).status();
+    assert!(skipping.unwrap().success());
+    fs::write(&path, format!("{good}{},class 0\n", "waa ".repeat(60))).unwrap();
+    let message = run(&["--seed", "6"]);
+    assert!(
+        message.contains("at most the model's 40 positions"),
+        "{message}"
+    );
+    fs::write(&path, good).unwrap();
+
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let other = config.replace("\"model_type\": \"bert\"", "\"model_type\": \"berd\"");
+    fs::write(model.join("config.json"), other).unwrap();
+    let message = run(&["--seed", "7"]);
+    assert!(
+        message.contains("model_type") && message.contains("berd"),
+        "{message}"
+    );
+    let wider = config.replace("\"intermediate_size\": 64", "\"intermediate_size\": 65");
+    fs::write(model.join("config.json"), wider).unwrap();
+    let message = run(&["--seed", "8"]);
+    assert!(
+        message.contains("intermediate.dense.weight of [64, 32] instead of [65, 32]"),
+        "{message}"
+    );
+}
+
+#[test]
+fn numbers_that_are_none_stop_a_run_and_keep_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let extra = [
+        "--learning-rate",
+        "1e30",
+        "--set",
+        "schedule.checkpoint_every=1",
+    ];
+    let Output { status, stderr, .. } = train(folder.path(), &out, &extra).output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let message = String::from_utf8(stderr).unwrap();
+    assert!(message.contains("not a finite number in step"), "{message}");
+    let run = fs::read_to_string(out.join("text-lora-r4-s0/run.json")).unwrap();
+    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+    assert_eq!(run["stop"]["reason"], "diverged");
+    assert!(
+        run["stop"]["module"].as_str().unwrap().starts_with("bert."),
+        "{}",
+        run["stop"]
+    );
+}

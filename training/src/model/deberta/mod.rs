@@ -1,0 +1,326 @@
+//! DeBERTa v2 and v3 (He et al. 2021, 2023): post-norm blocks whose attention reads relative
+//! positions from one table, shared by all blocks.
+//!
+//! ```text
+//! h ← LN(h + drop(W_o attention(W_q h, W_k h, W_v h; W_q r, W_k r)))      r = LN(table)
+//! h ← LN(h + drop(W_2 f(W_1 h)))
+//! ```
+//!
+//! With `share_att_key` the projections of contents (their updates too) project the table, otherwise
+//! it has its own. Scores are divided by √(d·terms), the terms counted from `pos_att_type` even
+//! where `relative_attention` is off, as in the reference.
+
+mod convolution;
+mod relative;
+
+use candle_core::Result as TensorResult;
+
+use self::convolution::Convolution;
+use self::relative::{RelativeTable, Terms};
+use super::config::ModelConfig;
+use super::{Head, Inputs, Pass};
+use crate::Error;
+use crate::engine::attention::Attention;
+use crate::engine::disentangled::{Distances, Relative};
+use crate::engine::{Activation, Var};
+use crate::module::{Declaration, ModuleId};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Deberta {
+    heads: usize,
+    /// Of the scores.
+    scale: f64,
+    positions: usize,
+    epsilon: f64,
+    activation: Activation,
+    dropout: f64,
+    attention_dropout: f64,
+    words: ModuleId,
+    position_table: Option<ModuleId>,
+    type_table: Option<ModuleId>,
+    widening: Option<ModuleId>,
+    norm: ModuleId,
+    relative: Option<RelativeTable>,
+    blocks: Vec<Block>,
+    convolution: Option<Convolution>,
+    head: TaskHead,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    query: ModuleId,
+    key: ModuleId,
+    value: ModuleId,
+    /// What projects the relative positions to keys and to queries.
+    relative_key: Option<ModuleId>,
+    relative_query: Option<ModuleId>,
+    attention_output: ModuleId,
+    attention_norm: ModuleId,
+    intermediate: ModuleId,
+    output: ModuleId,
+    output_norm: ModuleId,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum TaskHead {
+    /// Dense, a non-linearity, projection of the first token.
+    First {
+        dense: ModuleId,
+        project: ModuleId,
+        activation: Activation,
+        pooler_dropout: f64,
+        dropout: f64,
+    },
+    /// A projection of every token.
+    Every { project: ModuleId },
+}
+
+impl Deberta {
+    pub fn declare(
+        config: &ModelConfig,
+        head: Head,
+        modules: &mut Declaration,
+    ) -> Result<Self, Error> {
+        let width = config.size("hidden_size")?;
+        let heads = config.heads("num_attention_heads", width)?;
+        config.only("attention_head_size", &(width / heads).to_string())?;
+        let inner = config.size("intermediate_size")?;
+        let positions = config.size_or("max_position_embeddings", Some(512))?;
+        let epsilon = config.number_or("layer_norm_eps", 1e-7)?;
+        let dropout = config.probability_or("hidden_dropout_prob", 0.1)?;
+        let terms = Terms::read(config)?;
+        let is_relative = config.flag_or("relative_attention", false)?;
+        let shares_keys = config.flag_or("share_att_key", false)?;
+
+        let name = |part: &str| format!("deberta.embeddings.{part}");
+        let embedded = config.size_or("embedding_size", Some(width))?;
+        let words = modules.embedding(
+            &name("word_embeddings"),
+            config.size("vocab_size")?,
+            embedded,
+        );
+        let position_table = config
+            .flag_or("position_biased_input", true)?
+            .then(|| modules.embedding(&name("position_embeddings"), positions, embedded));
+        let type_table = match config.integer_or("type_vocab_size", 0)? {
+            0 => None,
+            _ => Some(modules.embedding(
+                &name("token_type_embeddings"),
+                config.size("type_vocab_size")?,
+                embedded,
+            )),
+        };
+        let widening = (embedded != width)
+            .then(|| modules.linear_with(&name("embed_proj"), embedded, width, false));
+        let norm = modules.norm(&name("LayerNorm"), width);
+
+        let blocks = (0..config.size("num_hidden_layers")?)
+            .map(|layer| {
+                let name = |part: &str| format!("deberta.encoder.layer.{layer}.{part}");
+                let query = modules.linear(&name("attention.self.query_proj"), width, width);
+                let key = modules.linear(&name("attention.self.key_proj"), width, width);
+                let value = modules.linear(&name("attention.self.value_proj"), width, width);
+                let mut projecting = |wanted: bool, shared: ModuleId, part: &str| {
+                    (wanted && is_relative).then(|| match shares_keys {
+                        true => shared,
+                        false => modules.linear(&name(part), width, width),
+                    })
+                };
+                Block {
+                    relative_key: projecting(
+                        terms.content_to_position,
+                        key,
+                        "attention.self.pos_key_proj",
+                    ),
+                    relative_query: projecting(
+                        terms.position_to_content,
+                        query,
+                        "attention.self.pos_query_proj",
+                    ),
+                    query,
+                    key,
+                    value,
+                    attention_output: modules.linear(&name("attention.output.dense"), width, width),
+                    attention_norm: modules.norm(&name("attention.output.LayerNorm"), width),
+                    intermediate: modules.linear(&name("intermediate.dense"), width, inner),
+                    output: modules.linear(&name("output.dense"), inner, width),
+                    output_norm: modules.norm(&name("output.LayerNorm"), width),
+                }
+            })
+            .collect();
+        let relative = RelativeTable::declare(config, is_relative, positions, width, modules)?;
+        let convolution = Convolution::declare(config, width, dropout, epsilon, modules)?;
+        let head = match head {
+            Head::Classes(classes) => {
+                let dense = modules.linear("pooler.dense", width, width);
+                let project = modules.linear("classifier", width, classes);
+                modules.head_from(dense);
+                TaskHead::First {
+                    dense,
+                    project,
+                    activation: config.activation_or("pooler_hidden_act", "gelu")?,
+                    pooler_dropout: config.probability_or("pooler_dropout", 0.0)?,
+                    dropout: config.probability_or("cls_dropout", dropout)?,
+                }
+            }
+            Head::Span => {
+                let project = modules.linear("qa_outputs", width, 2);
+                modules.head_from(project);
+                TaskHead::Every { project }
+            }
+            Head::NextToken => {
+                return Err(config.wrong(
+                    "model_type",
+                    "a language model (gpt2) for this task",
+                    "deberta-v2",
+                ));
+            }
+        };
+        Ok(Self {
+            heads,
+            scale: 1.0 / ((width / heads * terms.count()) as f64).sqrt(),
+            positions,
+            epsilon,
+            activation: config.activation_or("hidden_act", "gelu")?,
+            dropout,
+            attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.1)?,
+            words,
+            position_table,
+            type_table,
+            widening,
+            norm,
+            relative,
+            blocks,
+            convolution,
+            head,
+        })
+    }
+
+    /// The longest sequence, where absolute positions limit it.
+    pub fn positions(&self) -> Option<usize> {
+        self.position_table.map(|_| self.positions)
+    }
+
+    pub fn forward(&self, pass: Pass<'_>, inputs: &Inputs) -> TensorResult<Var> {
+        let tape = pass.tape;
+        let embedded = self.embed(pass, inputs)?;
+        let relative = match &self.relative {
+            Some(relative) => Some(relative.rows(pass, inputs, self.epsilon)?),
+            None => None,
+        };
+        let firsts = match self.head {
+            TaskHead::First { .. } => Some(inputs.lengths.firsts()),
+            TaskHead::Every { .. } => None,
+        };
+        let mut hidden = embedded.clone();
+        for (index, block) in self.blocks.iter().enumerate() {
+            let convolution = self.convolution.as_ref().filter(|_| index == 0);
+            // Of the last block only what the head reads is computed.
+            let rows = firsts
+                .as_deref()
+                .filter(|_| index + 1 == self.blocks.len() && convolution.is_none());
+            hidden = self.block(pass, block, &hidden, inputs, relative.as_ref(), rows)?;
+            if let Some(convolution) = convolution {
+                hidden = convolution.forward(pass, &embedded, &hidden, inputs)?;
+            }
+        }
+        match self.head {
+            TaskHead::Every { project } => pass.linear(project, &hidden),
+            TaskHead::First {
+                dense,
+                project,
+                activation,
+                pooler_dropout,
+                dropout,
+            } => {
+                let first = match hidden.value.dim(0)? == inputs.lengths.count() {
+                    true => hidden,
+                    false => tape.gather(&hidden, &inputs.lengths.firsts())?,
+                };
+                let first = pass.dropout(dense, pooler_dropout, &first)?;
+                let pooled = tape.activation(&pass.linear(dense, &first)?, activation)?;
+                let pooled = pass.dropout(project, dropout, &pooled)?;
+                pass.linear(project, &pooled)
+            }
+        }
+    }
+
+    fn embed(&self, pass: Pass<'_>, inputs: &Inputs) -> TensorResult<Var> {
+        let tape = pass.tape;
+        let mut embedded = pass.embedding(self.words, &inputs.ids)?;
+        if let Some(table) = self.position_table {
+            let places = inputs.lengths.iter();
+            let places: Vec<u32> = places.flat_map(|(_, length)| 0..length as u32).collect();
+            embedded = tape.add(&embedded, &pass.embedding(table, &places)?)?;
+        }
+        if let Some(table) = self.type_table {
+            let types = match inputs.types.as_slice() {
+                [] => pass.embedding(table, &vec![0; inputs.ids.len()])?,
+                types => pass.embedding(table, types)?,
+            };
+            embedded = tape.add(&embedded, &types)?;
+        }
+        if let Some(widening) = self.widening {
+            embedded = pass.linear(widening, &embedded)?;
+        }
+        let embedded = pass.norm(self.norm, self.epsilon, &embedded)?;
+        pass.dropout(self.norm, self.dropout, &embedded)
+    }
+
+    fn block(
+        &self,
+        pass: Pass<'_>,
+        block: &Block,
+        hidden: &Var,
+        inputs: &Inputs,
+        relative: Option<&(Var, Distances)>,
+        rows: Option<&[u32]>,
+    ) -> TensorResult<Var> {
+        let tape = pass.tape;
+        let how = Attention {
+            heads: self.heads,
+            scale: self.scale,
+            is_causal: false,
+            dropout: self.attention_dropout,
+            site: pass.modules[block.query].output_site(),
+        };
+        let query = pass.linear(block.query, hidden)?;
+        let key = pass.linear(block.key, hidden)?;
+        let value = pass.linear(block.value, hidden)?;
+        let attended = match relative {
+            None => tape.attention(&query, &key, &value, &inputs.lengths, how)?,
+            Some((table, distances)) => {
+                let table = pass.dropout(block.key, self.dropout, table)?;
+                let project = |id: Option<ModuleId>| {
+                    id.map(|id| pass.linear_again(id, &table, 1)).transpose()
+                };
+                let (relative_key, relative_query) =
+                    (project(block.relative_key)?, project(block.relative_query)?);
+                let relative = Relative {
+                    key: relative_key.as_ref(),
+                    query: relative_query.as_ref(),
+                    distances,
+                };
+                let contents = [&query, &key, &value];
+                tape.disentangled_attention(contents, relative, &inputs.lengths, how)?
+            }
+        };
+        let (attended, hidden) = match rows {
+            Some(rows) => (tape.gather(&attended, rows)?, tape.gather(hidden, rows)?),
+            None => (attended, hidden.clone()),
+        };
+        let attended = pass.linear(block.attention_output, &attended)?;
+        let attended = pass.dropout(block.attention_output, self.dropout, &attended)?;
+        let hidden = tape.add(&attended, &hidden)?;
+        let hidden = pass.norm(block.attention_norm, self.epsilon, &hidden)?;
+        let inner = pass.linear(block.intermediate, &hidden)?;
+        let inner = tape.activation(&inner, self.activation)?;
+        let output = pass.linear(block.output, &inner)?;
+        let output = pass.dropout(block.output, self.dropout, &output)?;
+        pass.norm(
+            block.output_norm,
+            self.epsilon,
+            &tape.add(&output, &hidden)?,
+        )
+    }
+}

@@ -1,0 +1,316 @@
+//! A fine-tuning run's configuration: TOML that states differences from the defaults.
+
+use std::path::PathBuf;
+
+use rankwise_data::TextColumns;
+use serde::{Deserialize, Serialize};
+
+use crate::method::MethodTable;
+use crate::{DeviceName, Error};
+
+/// Everything that a fine-tuning run depends on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TuneConfig {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// Where it is computed.
+    pub device: DeviceName,
+    /// The type of frozen weights and hidden states; what trains is float32 (float64 under f64).
+    pub precision: TunePrecision,
+    /// The pretrained model.
+    pub model: ModelSettings,
+    /// The task and its data.
+    pub task: TaskSettings,
+    /// How it is fine-tuned.
+    pub method: MethodTable,
+    /// The optimiser.
+    pub optimizer: OptimizerSettings,
+    /// How long and in what steps.
+    pub schedule: ScheduleSettings,
+    /// What is measured, and when to stop.
+    pub evaluation: EvaluationSettings,
+}
+
+/// The type of frozen weights and hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunePrecision {
+    /// float32.
+    #[default]
+    F32,
+    /// float64, for checks; CPU only.
+    F64,
+    /// bfloat16 with float32 adapters; GPU only.
+    Bf16,
+}
+
+/// The `[model]` part.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// A checkpoint folder, or an id of the Hub (`owner/name`).
+    pub path: String,
+    /// The id's branch, tag or commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+/// The `[task]` part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskSettings {
+    /// `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`, `squad`, `banking77`,
+    /// `text`, `cifar10`, `cifar100`, `food101` or `images`.
+    pub name: String,
+    /// Folder of the data.
+    pub data: PathBuf,
+    /// Training file, for `text` (default: `train.*` in the folder).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// Validation file, for `text` (default: `validation.*`, `dev.*` or `test.*` in the folder).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// Columns, for `text`.
+    pub columns: TextColumns,
+    /// Tokens of the longest sequence; longer ones are cut (SQuAD: into windows).
+    pub max_length: usize,
+    /// Tokens that neighbouring windows share (SQuAD).
+    pub stride: usize,
+    /// Only the first so many training examples; 0: all.
+    pub limit: usize,
+    /// How many bad lines or images are passed over.
+    pub skip_bad: usize,
+    /// Whether training images are flipped at random.
+    pub flip: bool,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        Self {
+            name: "mrpc".to_owned(),
+            data: PathBuf::new(),
+            train: None,
+            validation: None,
+            columns: TextColumns::default(),
+            max_length: 128,
+            stride: 128,
+            limit: 0,
+            skip_bad: 0,
+            flip: false,
+        }
+    }
+}
+
+/// The optimiser by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// AdamW (Loshchilov & Hutter 2019).
+    #[default]
+    Adamw,
+    /// Gradient descent with momentum.
+    Sgd,
+}
+
+/// The `[optimizer]` part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerSettings {
+    /// The rule.
+    pub name: OptimizerName,
+    /// η, its highest value.
+    pub learning_rate: f64,
+    /// β₁ of AdamW.
+    pub beta1: f64,
+    /// β₂ of AdamW.
+    pub beta2: f64,
+    /// ε of AdamW.
+    pub epsilon: f64,
+    /// μ of SGD.
+    pub momentum: f64,
+    /// Weight decay; not on biases, norms and gates.
+    pub weight_decay: f64,
+    /// The gradients' norm is cut to this; 0: not at all.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        Self {
+            name: OptimizerName::default(),
+            learning_rate: 5e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            momentum: 0.9,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// How the learning rate goes through a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// Straight down to zero.
+    #[default]
+    Linear,
+    /// Down half a cosine.
+    Cosine,
+    /// The same throughout.
+    Constant,
+}
+
+/// The `[schedule]` part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleSettings {
+    /// How often the training examples are gone through.
+    pub epochs: usize,
+    /// Examples of a batch.
+    pub batch_size: usize,
+    /// Batches of a step: their gradients are averaged over all their examples.
+    pub accumulation: usize,
+    /// How the learning rate goes after the warm-up.
+    pub shape: Shape,
+    /// The share of all steps in which the learning rate rises from zero, rounded up to a step.
+    pub warmup_ratio: f64,
+    /// Steps between two checkpoints within an epoch; every epoch ends with one as well.
+    pub checkpoint_every: usize,
+}
+
+impl Default for ScheduleSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 32,
+            accumulation: 1,
+            shape: Shape::default(),
+            warmup_ratio: 0.06,
+            checkpoint_every: 200,
+        }
+    }
+}
+
+/// The `[evaluation]` part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Examples that are evaluated together.
+    pub batch_size: usize,
+    /// Whether the training examples are evaluated as well, for the generalisation error.
+    pub on_train: bool,
+    /// Whether every module's rank is measured every epoch.
+    pub ranks: bool,
+    /// Epochs without a better deciding metric after which a run stops; 0: never.
+    pub patience: usize,
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            on_train: false,
+            ranks: true,
+            patience: 0,
+        }
+    }
+}
+
+impl TuneConfig {
+    /// Reads TOML that states differences from the defaults; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an unknown key or a wrong value.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| Error::Setting {
+            origin: origin.to_owned(),
+            key: "(value)".to_owned(),
+            expected: "keys and values of a fine-tuning run".to_owned(),
+            found: error.to_string().trim().replace('\n', "; "),
+        })
+    }
+
+    /// The configuration as TOML: what `--dump-config` prints and a run's folder keeps.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration of numbers and names is TOML")
+    }
+
+    /// Checks every setting that does not depend on the model.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first one out of its range.
+    pub fn check(&self, origin: &str) -> Result<(), Error> {
+        let wrong = |key: &str, expected: String, found: String| Error::Setting {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            expected,
+            found,
+        };
+        let (o, s) = (&self.optimizer, &self.schedule);
+        for (key, value, low, high) in [
+            ("optimizer.learning_rate", o.learning_rate, 0.0, f64::MAX),
+            ("optimizer.beta1", o.beta1, 0.0, 1.0),
+            ("optimizer.beta2", o.beta2, 0.0, 1.0),
+            ("optimizer.epsilon", o.epsilon, 0.0, f64::MAX),
+            ("optimizer.momentum", o.momentum, 0.0, 1.0),
+            ("optimizer.weight_decay", o.weight_decay, 0.0, f64::MAX),
+            ("optimizer.clip_norm", o.clip_norm, 0.0, f64::MAX),
+            (
+                "schedule.warmup_ratio",
+                s.warmup_ratio,
+                0.0,
+                1.0 + f64::EPSILON,
+            ),
+            ("method.dropout", self.method.common.dropout, 0.0, 1.0),
+        ] {
+            if !(value.is_finite() && value >= low && value < high) {
+                let expected = format!("at least {low} and below {high}");
+                return Err(wrong(key, expected, value.to_string()));
+            }
+        }
+        for (key, value) in [
+            ("schedule.epochs", s.epochs),
+            ("schedule.batch_size", s.batch_size),
+            ("schedule.accumulation", s.accumulation),
+            ("schedule.checkpoint_every", s.checkpoint_every),
+            ("evaluation.batch_size", self.evaluation.batch_size),
+            ("task.max_length", self.task.max_length),
+        ] {
+            if value == 0 {
+                return Err(wrong(key, "at least 1".to_owned(), value.to_string()));
+            }
+        }
+        let on_gpu = self.device != DeviceName::Cpu;
+        match self.precision {
+            TunePrecision::Bf16 if !on_gpu => {
+                let expected = "f32 or f64 on the CPU (bf16 is for a GPU)".to_owned();
+                Err(wrong("precision", expected, "bf16".to_owned()))
+            }
+            TunePrecision::F64 if on_gpu => {
+                let expected = "f32 or bf16 on a GPU".to_owned();
+                Err(wrong("precision", expected, "f64".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ScheduleSettings {
+    /// The learning rate of step `number` (from 0) of `of`, as a share of the highest.
+    pub(crate) fn rate(&self, number: u64, of: u64) -> f64 {
+        let warmup = (self.warmup_ratio * of as f64).ceil();
+        let (at, of) = (number as f64, of as f64);
+        if at < warmup {
+            return at / warmup;
+        }
+        let done = (at - warmup) / (of - warmup).max(1.0);
+        match self.shape {
+            Shape::Linear => (1.0 - done).max(0.0),
+            Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Shape::Constant => 1.0,
+        }
+    }
+}

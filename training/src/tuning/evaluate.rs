@@ -1,0 +1,191 @@
+//! A model's outputs against what they should have been.
+
+use candle_core::{DType, Device, Tensor};
+use rankwise_data::{Question, SkipBad, Window};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::Tuned;
+use super::batch::{Batch, Item, Target};
+use super::data::{Evaluated, Judged};
+use crate::Error;
+use crate::engine::loss::loss;
+use crate::metric::{
+    AnswerOptions, AnswerWindow, GoldAnswers, Metric, best_answers, chosen_answer, evaluate_answers,
+};
+
+/// What a set's evaluation gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Which set: `validation`, `mismatched`, `train`.
+    pub set: String,
+    /// Mean loss.
+    pub loss: f64,
+    /// The metrics by their keys, the deciding one first; `None` where one is not defined.
+    pub metrics: Vec<(String, Option<f64>)>,
+}
+
+/// Evaluates a set in batches of `size`, which change nothing but the time.
+pub(super) fn evaluate(
+    tuned: &Tuned,
+    set: &Evaluated,
+    skip: &mut SkipBad,
+    size: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Scores, Error> {
+    let count = set.source.len();
+    let mut outputs: Vec<Vec<f32>> = Vec::with_capacity(count);
+    let mut targets = Vec::with_capacity(count);
+    let mut total = 0.0;
+    for start in (0..count).step_by(size) {
+        let mut items = Vec::with_capacity(size);
+        for index in start..count.min(start + size) {
+            items.extend(skip.take(set.source.item(index, None))?);
+        }
+        let batch = Batch::new(&items, !device.is_cpu(), dtype, device)?;
+        let results = tuned.outputs(&batch)?;
+        for (part, result) in batch.parts.iter().zip(&results) {
+            total += loss(result, &part.targets, &part.inputs.lengths, 1)?.value;
+        }
+        split(&items, &results, &mut outputs)?;
+        targets.extend(items.iter().map(|item| item.target));
+    }
+    let metrics = match &set.judged {
+        Judged::Outputs(metrics) => judge(metrics, &outputs, &targets)?,
+        Judged::Answers { questions, windows } => answers(questions, windows, &outputs)?,
+    };
+    let metrics = metrics
+        .into_iter()
+        .map(|(metric, value)| (metric.key().to_owned(), value));
+    Ok(Scores {
+        set: set.name.clone(),
+        loss: total / targets.len().max(1) as f64,
+        metrics: metrics.collect(),
+    })
+}
+
+/// The outputs of every item: one row for classes, one a token for spans.
+fn split(items: &[Item], results: &[Tensor], outputs: &mut Vec<Vec<f32>>) -> Result<(), Error> {
+    let mut rows = Vec::new();
+    for result in results {
+        rows.extend(result.to_dtype(DType::F32)?.to_vec2::<f32>()?);
+    }
+    let mut rows = rows.into_iter();
+    for item in items {
+        let count = match item.target {
+            Target::Class(_) | Target::Value(_) => 1,
+            Target::Span(..) | Target::NextToken => item.ids.len(),
+        };
+        outputs.push(rows.by_ref().take(count).flatten().collect());
+    }
+    Ok(())
+}
+
+fn judge(
+    metrics: &[Metric],
+    outputs: &[Vec<f32>],
+    targets: &[Target],
+) -> Result<Vec<(Metric, Option<f64>)>, Error> {
+    if let Some(Target::Value(_)) = targets.first() {
+        let predicted: Vec<_> = outputs.iter().map(|row| f64::from(row[0])).collect();
+        let known: Vec<_> = targets
+            .iter()
+            .map(|target| match target {
+                Target::Value(value) => f64::from(*value),
+                _ => f64::NAN,
+            })
+            .collect();
+        return metrics
+            .iter()
+            .map(|metric| Ok((*metric, metric.of_scores(&predicted, &known)?)))
+            .collect();
+    }
+    let predicted: Vec<_> = outputs.iter().map(|row| largest(row)).collect();
+    let known: Vec<_> = targets
+        .iter()
+        .map(|target| match target {
+            Target::Class(class) => *class,
+            _ => u32::MAX,
+        })
+        .collect();
+    metrics
+        .iter()
+        .map(|metric| Ok((*metric, Some(metric.of_classes(&predicted, &known)?))))
+        .collect()
+}
+
+/// The first of the largest.
+fn largest(row: &[f32]) -> u32 {
+    let mut best = 0;
+    for (index, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = index;
+        }
+    }
+    best as u32
+}
+
+fn answers(
+    questions: &[Question],
+    windows: &[(usize, Window)],
+    outputs: &[Vec<f32>],
+) -> Result<Vec<(Metric, Option<f64>)>, Error> {
+    let mut given = BTreeMap::new();
+    let mut at = 0;
+    for (index, question) in questions.iter().enumerate() {
+        // Bytes at which the context's characters begin, and its end.
+        let mut bytes: Vec<_> = question
+            .context
+            .char_indices()
+            .map(|(byte, _)| byte)
+            .collect();
+        bytes.push(question.context.len());
+        let mut scores = Vec::new();
+        while let Some((owner, window)) = windows.get(at)
+            && *owner == index
+        {
+            let logits = &outputs[at];
+            let start: Vec<f32> = logits.iter().step_by(2).copied().collect();
+            let end: Vec<f32> = logits.iter().skip(1).step_by(2).copied().collect();
+            let tokens = window
+                .encoding
+                .offsets
+                .iter()
+                .zip(&window.encoding.sequence);
+            let offsets: Vec<_> = tokens
+                .map(|((from, to), sequence)| {
+                    (*sequence == Some(1)).then(|| (bytes[*from], bytes[*to]))
+                })
+                .collect();
+            scores.push((start, end, offsets));
+            at += 1;
+        }
+        let windows: Vec<_> = scores
+            .iter()
+            .map(|(start, end, offsets)| AnswerWindow {
+                start,
+                end,
+                offsets,
+            })
+            .collect();
+        let best = best_answers(&question.context, &windows, AnswerOptions::default())?;
+        given.insert(question.id.clone(), chosen_answer(&best).to_owned());
+    }
+    let gold: Vec<_> = questions
+        .iter()
+        .map(|question| GoldAnswers {
+            id: question.id.clone(),
+            texts: question
+                .answers
+                .iter()
+                .map(|answer| answer.text.clone())
+                .collect(),
+        })
+        .collect();
+    let scores = evaluate_answers(&gold, &given)?;
+    Ok(vec![
+        (Metric::ExactMatch, Some(scores.exact_match)),
+        (Metric::AnswerF1, Some(scores.f1)),
+    ])
+}
