@@ -55,6 +55,7 @@ pub(crate) use module::{Module, Remark};
 use names::{Names, without_prefix};
 pub(crate) use pattern::{Match, Pattern};
 pub(crate) use place::{Number, Place, Slot};
+pub use projection::vera_projections;
 use recipe::{Factor, Recipe, Stored};
 use settings::Settings;
 use sorted::Sorted;
@@ -496,7 +497,7 @@ impl Adapter {
             return Err(missing());
         }
         bounds::check_projections(rank, (inputs, outputs), kept)?;
-        let (a, b) = projection::drawn(key, rank, inputs, outputs);
+        let (a, b) = vera_projections(key, rank, inputs, outputs);
         Ok(Projections::Drawn(a, b))
     }
 

@@ -10,8 +10,13 @@
 
 use ndarray::Array2;
 
-/// vera_A and vera_B.
-pub(super) fn drawn(
+/// VeRA's shared random projections vera_A (`rank` × `inputs`) and vera_B (`outputs` × `rank`), as
+/// PEFT draws them from `projection_prng_key` = `key`: to the bit, so that an adapter need not keep
+/// them.
+///
+/// `inputs` and `outputs` are the largest of all layers; a layer takes the first columns of A and the
+/// first rows of B.
+pub fn vera_projections(
     key: u64,
     rank: usize,
     inputs: usize,
@@ -103,14 +108,14 @@ mod tests {
             0x3f7b_985a,
             0x3e5f_b348,
         ];
-        let (a, b) = drawn(1234, 2, 3, 3);
+        let (a, b) = vera_projections(1234, 2, 3, 3);
         let found: Vec<u32> = a.iter().chain(&b).map(|&x| (x as f32).to_bits()).collect();
         assert_eq!(found, expected);
     }
 
     #[test]
     fn numbers_are_within_the_bound() {
-        let (a, b) = drawn(0, 4, 6, 3);
+        let (a, b) = vera_projections(0, 4, 6, 3);
         // √(6/6) and √(6/4).
         assert!(a.iter().all(|x| x.abs() <= 1.0) && a.iter().any(|x| x.abs() > 0.8));
         assert!(b.iter().all(|x| x.abs() <= 1.5_f64.sqrt()));

@@ -8,13 +8,15 @@
 //! dm = Σ dY ⊙ u / ‖V‖          du = k ⊙ dY
 //! ```
 //!
-//! The first two terms with W cancel where nothing is dropped.
+//! The first two terms with W cancel where nothing is dropped. If the norm is not a constant but goes
+//! along (a setting), V has a further gradient V diag(e), e = −k ⊙ Σ dY ⊙ u / ‖V‖².
 
 use candle_core::{D, Result, Tensor};
 
 use super::host;
 use super::linear::{add_bias, add_product_in_place, column_sums};
-use super::tape::{Tape, Var};
+use super::parameters::ParameterId;
+use super::tape::{Gradients, Tape, Var};
 use crate::module::{Adapter, Module, Value};
 
 impl Tape<'_> {
@@ -30,11 +32,8 @@ impl Tape<'_> {
         let of = |value: &Value| value.tensor(self.parameters).to_dtype(input.dtype());
         let (a, b) = (of(&adapter.a)?, of(&adapter.b)?);
         let scale = adapter.scale;
-        let Some(magnitude) = adapter.magnitude else {
-            candle_core::bail!("a decomposed layer without magnitudes");
-        };
-        let lengths = row_lengths(&weight, &a, &b, scale)?;
-        let factor = (self.parameters.view(magnitude).to_dtype(input.dtype())? / &lengths)?;
+        let scaling = self.scaling(adapter, &weight)?;
+        let factor = scaling.factor.clone();
         let drop = self
             .noise
             .filter(|_| adapter.dropout > 0.0)
@@ -45,11 +44,16 @@ impl Tape<'_> {
         };
         let inner = dropped.matmul(&a.t()?)?;
         let frozen = dropped.matmul(&weight)?;
-        let update = (inner.matmul(&b)? * scale)?;
-        let whole = (&frozen + update)?;
+        // Without dropout the product is only needed with its update.
+        let kept = drop.is_some().then(|| frozen.copy()).transpose()?;
+        let whole = if host::is_host(&frozen) {
+            add_product_in_place(frozen, &(&inner * scale)?, &b, None)?
+        } else {
+            (frozen + (inner.matmul(&b)? * scale)?)?
+        };
         let value = whole.broadcast_mul(&factor)?;
-        let value = match drop {
-            Some(_) => ((value + input.matmul(&weight)?)? - frozen)?,
+        let value = match kept {
+            Some(frozen) => ((value + input.matmul(&weight)?)? - frozen)?,
             None => value,
         };
         let value = add_bias(value, self.bias(module, &input)?.as_ref())?;
@@ -63,8 +67,7 @@ impl Tape<'_> {
             if let Some(id) = own_bias {
                 gradients.add_parameter(id, column_sums(&dy)?)?;
             }
-            let along = column_sums(&(&dy * &whole)?)?;
-            gradients.add_parameter(magnitude, (along / &lengths)?)?;
+            scaling.backward(&dy, &whole, &weight, gradients)?;
             let du = dy.broadcast_mul(&factor)?;
             let dinner = (du.matmul(&b.t()?)? * scale)?;
             if let Some(id) = parameters.1 {
@@ -96,8 +99,90 @@ impl Tape<'_> {
     }
 }
 
+/// What a decomposed layer multiplies its outputs with.
+pub(super) struct Scaling {
+    /// k = m/‖V‖, one number an output.
+    pub factor: Tensor,
+    lengths: Tensor,
+    magnitude: ParameterId,
+    a: Tensor,
+    b: Tensor,
+    adapter: Adapter,
+}
+
+impl Tape<'_> {
+    /// Of a layer with magnitudes and this weight (inputs × outputs).
+    pub(super) fn scaling(&self, adapter: &Adapter, weight: &Tensor) -> Result<Scaling> {
+        let of = |value: &Value| value.tensor(self.parameters).to_dtype(weight.dtype());
+        let (a, b) = (of(&adapter.a)?, of(&adapter.b)?);
+        let Some(magnitude) = adapter.magnitude else {
+            candle_core::bail!("a decomposed layer without magnitudes");
+        };
+        let lengths = match &adapter.squares {
+            Some(squares) => lengths_from(squares, weight, &a, &b, adapter.scale)?,
+            None => row_lengths(weight, &a, &b, adapter.scale)?,
+        };
+        let magnitudes = self.parameters.view(magnitude).to_dtype(lengths.dtype())?;
+        Ok(Scaling {
+            factor: (magnitudes / &lengths)?.to_dtype(weight.dtype())?,
+            lengths: lengths.to_dtype(weight.dtype())?,
+            magnitude,
+            a,
+            b,
+            adapter: adapter.clone(),
+        })
+    }
+}
+
+impl Scaling {
+    /// Gradients from dY and what k multiplied, those of the factors only if the norm goes along.
+    pub fn backward(
+        &self,
+        dy: &Tensor,
+        whole: &Tensor,
+        weight: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let along = column_sums(&(dy * whole)?)?;
+        gradients.add_parameter(self.magnitude, (&along / &self.lengths)?)?;
+        if !self.adapter.norm_goes_along {
+            return Ok(());
+        }
+        let scale = self.adapter.scale;
+        let e = ((along * &self.factor)? / self.lengths.sqr()?)?;
+        let e = (e * -scale)?;
+        let v = (weight + (self.a.t()?.matmul(&self.b)? * scale)?)?;
+        if let Some(id) = self.adapter.b.parameter() {
+            gradients.add_parameter(id, self.a.matmul(&v)?.broadcast_mul(&e)?)?;
+        }
+        if let Some(id) = self.adapter.a.parameter() {
+            gradients.add_parameter(id, self.b.broadcast_mul(&e)?.matmul(&v.t()?)?)?;
+        }
+        Ok(())
+    }
+}
+
 /// ‖W + s·BA‖ of every output's weights: W is given as inputs × outputs, Bᵀ as R × outputs.
 pub(crate) fn row_lengths(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let update = (a.t()?.matmul(b)? * scale)?;
-    (weight + update)?.sqr()?.sum(D::Minus2)?.sqrt()
+    let squares = weight.sqr()?.sum(D::Minus2)?;
+    lengths_from(&squares, weight, a, b, scale)
+}
+
+/// The same from the squares of W's own lengths, w: ‖w + s Ab‖² = ‖w‖² + s b·(2 Aw + s AAᵀb), two
+/// thin products and nothing of the weight's size.
+fn lengths_from(
+    squares: &Tensor,
+    weight: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    scale: f64,
+) -> Result<Tensor> {
+    // Half precision is not enough to add squares in.
+    let wide = |tensor: Tensor| tensor.to_dtype(squares.dtype());
+    let b = &wide(b.clone())?;
+    let along = (wide(a.matmul(weight)?)? * 2.0)?;
+    let across = (wide(a.matmul(&a.t()?)?)?.matmul(b)? * scale)?;
+    let change = ((b * (along + across)?)?.sum(0)? * scale)?;
+    // Rounding must not make a square negative where an update takes a row away.
+    (squares + change)?.maximum(0.0)?.sqrt()
 }

@@ -1,17 +1,19 @@
 //! Tables that rows are read from: embeddings with their updates, positions, and the tied head that
 //! multiplies by an embedding.
+//!
+//! PEFT's factors of an embedding stand the other way round: A (R × entries) begins at zero, and row
+//! i of the update is s (B A[:, i])ᵀ. With x one-hot this is a linear layer whose weight is the
+//! table transposed, so gates, masks and DoRA's lengths (one a column, over all entries) are those of
+//! `low_rank` and `decomposed`.
 
 use candle_core::{Result, Tensor};
 
 use super::tape::{Tape, Var};
-use crate::module::{Adapter, Module, Value};
+use crate::module::Module;
 
 impl Tape<'_> {
     /// The rows `indices` of a module's weight (entries × width) with its update: an embedding, or a
     /// table of positions.
-    ///
-    /// PEFT's factors of an embedding stand the other way round: A (R × entries) begins at zero, and
-    /// row i of the update is s (B A[:, i])ᵀ.
     pub fn embedding(&self, module: &Module, indices: &[u32]) -> Result<Var> {
         let weight = as_rows(module.weight.tensor(self.parameters))?;
         let shape = module.declared.shape.clone();
@@ -19,54 +21,51 @@ impl Tape<'_> {
         let indices = Tensor::new(indices, weight.device())?;
         let base = weight.index_select(&indices, 0)?;
         let own = module.weight.parameter();
-        let branch = module
-            .adapter
-            .as_ref()
-            .map(|adapter| self.embedding_branch(adapter, &indices))
+        let adapter = module.adapter.as_ref();
+        let branch = adapter
+            .map(|adapter| self.one_hot_branch(adapter, &indices, &weight))
             .transpose()?;
-        let value = match &branch {
+        let scaling = adapter
+            .filter(|adapter| adapter.magnitude.is_some())
+            .map(|adapter| self.scaling(adapter, &weight))
+            .transpose()?;
+        let whole = match &branch {
             None => base,
-            Some((inner, b, adapter)) => {
-                let update = (inner.matmul(b)? * adapter.scale)?;
-                (base + update.to_dtype(weight.dtype())?)?
-            }
+            Some(branch) => branch.add_to(base, None)?,
+        };
+        let value = match &scaling {
+            None => whole.clone(),
+            Some(scaling) => whole.broadcast_mul(&scaling.factor)?,
         };
         if !self.wants([], own.is_some() || branch.is_some()) {
             return Ok(Var::constant(value));
         }
+        let observer = module.observer();
         Ok(self.record(value, move |dy, gradients| {
             let dy = dy.contiguous()?;
+            if let Some(module) = observer {
+                // The squares of one-hot rows sum to how often an entry was asked for.
+                let zeros = Tensor::zeros(entries, dy.dtype(), dy.device())?;
+                let ones = Tensor::ones(indices.dim(0)?, dy.dtype(), dy.device())?;
+                gradients.observe(module, zeros.index_add(&indices, &ones, 0)?)?;
+            }
+            let dy = match &scaling {
+                Some(scaling) => {
+                    scaling.backward(&dy, &whole, &weight, gradients)?;
+                    dy.broadcast_mul(&scaling.factor)?
+                }
+                None => dy,
+            };
             if let Some(id) = own {
                 let zeros = Tensor::zeros((entries, dy.dim(1)?), dy.dtype(), dy.device())?;
                 let dweight = zeros.index_add(&indices, &dy, 0)?;
                 gradients.add_parameter(id, dweight.reshape(shape.as_slice())?)?;
             }
-            let Some((inner, b, adapter)) = branch else {
-                return Ok(());
-            };
-            let dy = (dy.to_dtype(b.dtype())? * adapter.scale)?;
-            if let Some(id) = adapter.b.parameter() {
-                gradients.add_parameter(id, inner.t()?.matmul(&dy)?)?;
-            }
-            if let Some(id) = adapter.a.parameter() {
-                let dinner = dy.matmul(&b.t()?)?;
-                let zeros = Tensor::zeros((entries, b.dim(0)?), dy.dtype(), dy.device())?;
-                let da = zeros.index_add(&indices, &dinner, 0)?;
-                gradients.add_parameter(id, da.t()?.contiguous()?)?;
+            if let Some(branch) = &branch {
+                branch.backward(&dy, None, gradients)?;
             }
             Ok(())
         }))
-    }
-
-    /// A[:, ids]ᵀ (tokens × R), Bᵀ and the adapter.
-    fn embedding_branch(
-        &self,
-        adapter: &Adapter,
-        indices: &Tensor,
-    ) -> Result<(Tensor, Tensor, Adapter)> {
-        let of = |value: &Value| value.tensor(self.parameters).clone();
-        let inner = of(&adapter.a).index_select(indices, 1)?.t()?.contiguous()?;
-        Ok((inner, of(&adapter.b), adapter.clone()))
     }
 
     /// `x` (tokens × width) times the transpose of an embedding's weight: logits of its entries. The

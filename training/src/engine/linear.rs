@@ -6,34 +6,18 @@
 //! y  = x Wᵀ + b + s u ⊙ o
 //! dx = dY W + drop′((dh) A)      dh = (s dY ⊙ o) B ⊙ g
 //! dA = dhᵀ drop(x)               dB = (s dY ⊙ o)ᵀ (h ⊙ g)
-//! dg = Σ ((s dY ⊙ o) B) ⊙ h      do = Σ s dY ⊙ u
+//! dg = Σ ((s dY ⊙ o) B) ⊙ h      do = Σ s dY ⊙ u = Σ_R B ⊙ (s dYᵀ (h ⊙ g))
 //! ```
 //!
 //! A frozen W gets no gradient. For a mask S of moving directions only the rows S of dA and dB are
-//! computed, while dx uses all directions. GPT-2's Conv1D differs in how W is stored.
+//! computed, while dx uses all directions. GPT-2's Conv1D differs in how W is stored. The branch of
+//! the update is `low_rank`'s.
 
 use candle_core::{Result, Tensor, WithDType};
 
-use super::dropout::Drop;
 use super::host::{self, Real, by_real};
-use super::tape::{Gradients, Tape, Var};
-use crate::module::{Adapter, Kind, Module, Value};
-
-/// An adapter's tensors as one step uses them, in the type of the hidden states.
-struct Branch {
-    /// R' × in, R' × out: the directions in use.
-    a: Tensor,
-    b: Tensor,
-    gate: Option<Tensor>,
-    output_gate: Option<Tensor>,
-    adapter: Adapter,
-    /// h.
-    inner: Tensor,
-    dropped: Tensor,
-    drop: Option<Drop>,
-    /// R.
-    rank: usize,
-}
+use super::tape::{Tape, Var};
+use crate::module::{Kind, Module, Value};
 
 impl Tape<'_> {
     /// `x` (tokens × inputs) through `module`, a linear layer, a Conv1D or a convolution over
@@ -56,7 +40,7 @@ impl Tape<'_> {
         let branch = module
             .adapter
             .as_ref()
-            .map(|adapter| self.branch(adapter, &input, site))
+            .map(|adapter| self.dense_branch(adapter, &input, site))
             .transpose()?;
         let value = input.matmul(&weight)?;
         let bias = self.bias(module, &input)?;
@@ -71,10 +55,14 @@ impl Tape<'_> {
         if !self.wants([x], own.is_some() || own_bias.is_some() || branch.is_some()) {
             return Ok(Var::constant(value));
         }
+        let observer = module.observer();
         let kind = module.declared.kind;
         let shape = module.declared.shape.clone();
         let x = x.clone();
         Ok(self.record(value, move |dy, gradients| {
+            if let Some(module) = observer {
+                gradients.observe(module, column_sums(&input.sqr()?)?)?;
+            }
             if let Some(id) = own_bias {
                 gradients.add_parameter(id, column_sums(&dy)?)?;
             }
@@ -117,139 +105,6 @@ impl Tape<'_> {
             .as_ref()
             .map(|bias| bias.tensor(self.parameters).to_dtype(like.dtype()))
             .transpose()
-    }
-
-    fn branch(&self, adapter: &Adapter, x: &Tensor, site: usize) -> Result<Branch> {
-        let of = |value: &Value| value.tensor(self.parameters).to_dtype(x.dtype());
-        let part = |value: &Value| {
-            let tensor = of(value)?;
-            match adapter.used {
-                Some(used) => tensor.narrow(0, 0, used),
-                None => Ok(tensor),
-            }
-        };
-        let a = part(&adapter.a)?;
-        let drop = self
-            .noise
-            .filter(|_| adapter.dropout > 0.0)
-            .map(|noise| noise.site(site, adapter.dropout));
-        let dropped = match drop {
-            Some(drop) => drop.apply(x)?,
-            None => x.clone(),
-        };
-        Ok(Branch {
-            inner: dropped.matmul(&a.t()?)?,
-            a,
-            b: part(&adapter.b)?,
-            gate: adapter.gate.as_ref().map(part).transpose()?,
-            output_gate: adapter.output_gate.as_ref().map(of).transpose()?,
-            adapter: adapter.clone(),
-            dropped,
-            drop,
-            rank: adapter.a.tensor(self.parameters).dim(0)?,
-        })
-    }
-}
-
-impl Branch {
-    /// h ⊙ g.
-    fn gated(&self, inner: &Tensor) -> Result<Tensor> {
-        match &self.gate {
-            Some(gate) => inner.broadcast_mul(gate),
-            None => Ok(inner.clone()),
-        }
-    }
-
-    /// `base` + bias + s u ⊙ o. `base` is changed in place where that is possible: nobody else may
-    /// hold it.
-    fn add_to(&self, base: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let gated = self.gated(&self.inner)?;
-        let scale = self.adapter.scale;
-        if self.output_gate.is_none() && host::is_host(&base) {
-            return add_product_in_place(base, &(gated * scale)?, &self.b, bias);
-        }
-        let update = (gated.matmul(&self.b)? * scale)?;
-        let update = match &self.output_gate {
-            Some(output) => update.broadcast_mul(output)?,
-            None => update,
-        };
-        add_bias((base + update)?, bias)
-    }
-
-    /// Gradients of the branch's parameters from dY; adds the branch's share to `dx`.
-    fn backward(
-        &self,
-        dy: &Tensor,
-        dx: Option<Tensor>,
-        gradients: &mut Gradients,
-    ) -> Result<Option<Tensor>> {
-        let adapter = &self.adapter;
-        let gated = self.gated(&self.inner)?;
-        if let Some(id) = adapter.output_gate.as_ref().and_then(Value::parameter) {
-            let update = (gated.matmul(&self.b)? * adapter.scale)?;
-            gradients.add_parameter(id, column_sums(&(dy * update)?)?)?;
-        }
-        let dy = match &self.output_gate {
-            Some(output) => dy.broadcast_mul(output)?,
-            None => dy.clone(),
-        };
-        // The scale goes into the thin side.
-        let dgated = (dy.matmul(&self.b.t()?)? * adapter.scale)?;
-        if let Some(id) = adapter.gate.as_ref().and_then(Value::parameter) {
-            let dgate = column_sums(&(&dgated * &self.inner)?)?;
-            gradients.add_parameter(id, self.padded(dgate)?)?;
-        }
-        let dinner = self.gated(&dgated)?;
-        if let Some(id) = adapter.b.parameter() {
-            let left = (self.chosen(&gated)? * adapter.scale)?;
-            gradients.add_parameter(id, self.whole(left.t()?.matmul(&dy)?)?)?;
-        }
-        if let Some(id) = adapter.a.parameter() {
-            let left = self.chosen(&dinner)?;
-            let da = left.t()?.matmul(&self.dropped)?;
-            gradients.add_parameter(id, self.whole(da)?)?;
-        }
-        let Some(dx) = dx else {
-            return Ok(None);
-        };
-        match self.drop {
-            Some(drop) => Ok(Some((dx + drop.apply(&dinner.matmul(&self.a)?)?)?)),
-            None if host::is_host(&dx) => {
-                add_product_in_place(dx, &dinner, &self.a, None).map(Some)
-            }
-            None => Ok(Some((dx + dinner.matmul(&self.a)?)?)),
-        }
-    }
-
-    /// The columns of the moving directions.
-    fn chosen(&self, columns: &Tensor) -> Result<Tensor> {
-        match &self.adapter.moving {
-            Some(moving) => {
-                let moving = Tensor::new(moving.as_slice(), columns.device())?;
-                columns.contiguous()?.index_select(&moving, 1)
-            }
-            None => Ok(columns.clone()),
-        }
-    }
-
-    /// Rows of moving directions among all R, the others zero.
-    fn whole(&self, rows: Tensor) -> Result<Tensor> {
-        match &self.adapter.moving {
-            Some(moving) => {
-                let shape = (self.rank, rows.dim(1)?);
-                let moving = Tensor::new(moving.as_slice(), rows.device())?;
-                Tensor::zeros(shape, rows.dtype(), rows.device())?.index_add(&moving, &rows, 0)
-            }
-            None => self.padded(rows),
-        }
-    }
-
-    /// Zeros for the directions beyond those in use.
-    fn padded(&self, rows: Tensor) -> Result<Tensor> {
-        match self.rank - rows.dim(0)? {
-            0 => Ok(rows),
-            missing => rows.pad_with_zeros(0, 0, missing),
-        }
     }
 }
 

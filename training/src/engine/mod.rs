@@ -16,7 +16,7 @@
 //! | `tape` | values, records, the way back |
 //! | `parameters` | all that trains, in one flat buffer |
 //! | `optimizer` | AdamW and SGD over that buffer |
-//! | `linear`, `embedding`, `norm`, `activation`, `attention`, `disentangled` (with `distances`), `rows`, `dropout`, `loss` | the operations |
+//! | `linear`, `low_rank`, `decomposed`, `embedding`, `norm`, `activation`, `attention`, `disentangled` (with `distances`), `rows`, `dropout`, `loss` | the operations |
 //! | `host` | numbers and loops of the CPU |
 
 pub(crate) mod activation;
@@ -31,6 +31,7 @@ mod embedding;
 pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod loss;
+mod low_rank;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod parameters;
@@ -38,6 +39,7 @@ pub(crate) mod rows;
 pub(crate) mod tape;
 
 pub(crate) use activation::Activation;
+pub(crate) use decomposed::row_lengths;
 pub(crate) use parameters::{ParameterId, Parameters};
 pub(crate) use rows::Lengths;
 pub(crate) use tape::{Gradients, Tape, Var};

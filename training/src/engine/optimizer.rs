@@ -35,6 +35,8 @@ pub(crate) struct Optimizer {
     pub rule: Rule,
     first: Tensor,
     second: Tensor,
+    /// The run's peak learning rate, which parameters with one of their own are held against.
+    peak: Option<f64>,
     /// Updates of every row of every parameter that can move by rows, else one number a parameter.
     updates: Vec<Vec<u64>>,
 }
@@ -67,8 +69,15 @@ impl Optimizer {
             rule,
             first: zeros,
             second,
+            peak: None,
             updates,
         })
+    }
+
+    /// With the run's peak learning rate.
+    pub fn with_peak(mut self, peak: f64) -> Self {
+        self.peak = Some(peak);
+        self
     }
 
     /// What a checkpoint keeps.
@@ -150,12 +159,25 @@ impl Optimizer {
             };
             let step = Step {
                 rule: self.rule.treated(part),
-                rate: rate * part.treatment.rate,
+                rate: self.rate_of(part, rate)?,
                 factor,
             };
             self.apply(parameters, part, &gradient, &stretches, step)?;
         }
         Ok(())
+    }
+
+    /// The learning rate of one parameter where the run's is `rate`.
+    fn rate_of(&self, part: &Parameter, rate: f64) -> Result<f64> {
+        match (part.treatment.peak, self.peak) {
+            (None, _) => Ok(rate * part.treatment.rate),
+            (Some(own), Some(peak)) if peak > 0.0 => Ok(own * (rate / peak)),
+            (Some(own), _) => candle_core::bail!(
+                "{}: its learning rate of {own} needs the run's peak, found {:?}",
+                part.name,
+                self.peak
+            ),
+        }
     }
 
     fn apply(

@@ -20,6 +20,8 @@ impl ParameterId {
 pub(crate) struct Treatment {
     /// Its learning rate as a multiple of the run's.
     pub rate: f64,
+    /// A peak learning rate of its own in place of the run's; it follows the run's schedule.
+    pub peak: Option<f64>,
     /// Whether weight decay applies: not to biases, norms and gates.
     pub decays: bool,
     /// Adam's ε, if it is not the run's.
@@ -29,11 +31,13 @@ pub(crate) struct Treatment {
 impl Treatment {
     pub const PLAIN: Self = Self {
         rate: 1.0,
+        peak: None,
         decays: true,
         epsilon: None,
     };
     pub const WITHOUT_DECAY: Self = Self {
         rate: 1.0,
+        peak: None,
         decays: false,
         epsilon: None,
     };
@@ -89,6 +93,13 @@ impl Gathering {
         self.parts.push(part);
         self.values.push(values);
         ParameterId(self.parts.len() - 1)
+    }
+
+    /// Changes how the optimiser treats the parameters.
+    pub fn treat(&mut self, treatment: impl Fn(&Parameter) -> Treatment) {
+        for part in &mut self.parts {
+            part.treatment = treatment(part);
+        }
     }
 
     /// The parameters so far.

@@ -7,11 +7,13 @@
 //! | the backward pass of one operation | a closure from ∂L/∂(its output) |
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Result, Tensor};
 
 use super::dropout::Noise;
 use super::parameters::{ParameterId, Parameters};
+use crate::module::ModuleId;
 
 /// A value on a tape. Without a node nothing that trains lies before it.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub(crate) struct Gradients {
     parameters: Vec<Option<Tensor>>,
     /// Of the parameters, and so of their gradients.
     dtype: DType,
+    /// Σ x² over the rows of every input of the modules that observe theirs.
+    observed: BTreeMap<ModuleId, Tensor>,
 }
 
 impl Gradients {
@@ -51,6 +55,7 @@ impl Gradients {
             nodes: Vec::new(),
             parameters: vec![None; parameters.len()],
             dtype: parameters.values().dtype(),
+            observed: BTreeMap::new(),
         }
     }
 
@@ -75,8 +80,29 @@ impl Gradients {
         self.parameters[id.index()].as_ref()
     }
 
-    /// Adds the parameters' gradients of another part of the batch.
+    /// Takes a parameter's gradient away: it stands still in this step, moments and all.
+    pub fn forget(&mut self, id: ParameterId) {
+        self.parameters[id.index()] = None;
+    }
+
+    /// Adds to the sums of squares of a module's inputs.
+    pub fn observe(&mut self, id: ModuleId, squares: Tensor) -> Result<()> {
+        let mut sum = self.observed.remove(&id);
+        accumulate(&mut sum, squares)?;
+        self.observed.extend(sum.map(|sum| (id, sum)));
+        Ok(())
+    }
+
+    /// Sums of squares of a module's inputs; `None` where it observed none.
+    pub fn observed(&self, id: ModuleId) -> Option<&Tensor> {
+        self.observed.get(&id)
+    }
+
+    /// Adds the parameters' gradients, and what was observed, of another part of the batch.
     pub fn merge(&mut self, other: Self) -> Result<()> {
+        for (id, squares) in other.observed {
+            self.observe(id, squares)?;
+        }
         for (own, other) in self.parameters.iter_mut().zip(other.parameters) {
             if let Some(other) = other {
                 accumulate(own, other)?;

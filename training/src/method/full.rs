@@ -1,4 +1,5 @@
-//! Full fine-tuning: every tensor of the model trains.
+//! Full fine-tuning: every tensor of the model trains. No adapter comes of it: the tensors are saved
+//! as they are called in the checkpoint.
 
 use serde::{Deserialize, Serialize};
 

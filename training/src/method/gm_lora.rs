@@ -1,4 +1,5 @@
-//! GM-LoRA (the paper's ablation): LoRA with the gradient mask of Algorithm 1 alone.
+//! GM-LoRA (the paper's ablation): LoRA with the gradient mask of Algorithm 1 alone. In
+//! PEFT: plain LoRA.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,9 @@
 //! ```text
 //! y += s B A drop(x)
 //! ```
+//!
+//! In PEFT: `lora_A.weight` = A and `lora_B.weight` = B. Source: the paper's section 4; first values
+//! as in huggingface/peft.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,12 +41,6 @@ impl Rule for Lora {
     }
 
     fn peft(&self) -> Peft {
-        match self.initialisation {
-            FirstValues::KaimingUniform => Peft::default(),
-            FirstValues::Gaussian => Peft {
-                keys: vec![("init_lora_weights", "gaussian".into())],
-                ..Peft::default()
-            },
-        }
+        self.initialisation.peft()
     }
 }

@@ -31,6 +31,17 @@ pub enum Period {
     Epoch,
 }
 
+/// What becomes of the directions that a mask leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unselected {
+    /// They keep value and moments and get no weight decay: a “partial update”, literally.
+    #[default]
+    Still,
+    /// They get a gradient of zero: their moments decay, and momentum and weight decay move them.
+    Moments,
+}
+
 /// The mask's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +51,8 @@ pub struct Mask {
     pub directions: Option<usize>,
     /// How often a mask is drawn.
     pub mask: Period,
+    /// What becomes of the directions that it leaves out.
+    pub unselected: Unselected,
 }
 
 impl Mask {
@@ -76,6 +89,7 @@ impl Mask {
                 .collect();
             moving.sort_unstable();
             adapter.moving = (moving.len() < *rank).then_some(moving);
+            adapter.drifts = self.unselected == Unselected::Moments;
         }
     }
 }

@@ -4,17 +4,35 @@
 //! gradient of a term of its own, and settle things after the optimiser's step. It knows no model;
 //! models know no method. A new one is a file here and a line in `methods!`.
 
+mod adalora;
+mod allocation;
+mod bilora;
+mod bitfit;
+mod delta_lora;
+mod dora;
+mod dylora;
 mod full;
 mod gm_lora;
 mod lora;
+mod lora_plus;
 mod mask;
+mod olora;
 mod orthogonality;
+mod pissa;
+mod prilora;
 mod product;
 mod r_lora;
+mod residual;
 mod rm_lora;
+mod rs_lora;
+mod rule;
+mod sora;
 mod targets;
+#[cfg(test)]
+mod tests;
+mod vera;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,139 +40,13 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::engine::parameters::{Gathering, Parameters};
-use crate::engine::{Gradients, ParameterId};
-use crate::module::{Module, Modules};
+use crate::engine::ParameterId;
+use crate::module::{Modules, Value};
 
+pub(crate) use rule::{Level, Made, Peft, Planned, Rule, Site, Step};
+use rule::{kept, unknown_state};
 pub use targets::Targets;
 pub(crate) use targets::adapted;
-
-/// Where a run stands: steps from 0.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// The step that is about to be made, or has just been made.
-    pub number: u64,
-    /// All steps of the run.
-    pub of: u64,
-    /// The epoch that it belongs to, from 0.
-    pub epoch: u64,
-    /// The run's seed.
-    pub seed: u64,
-}
-
-impl Step {
-    /// How much of the run is done, from 0 to 1.
-    pub fn share(self) -> f64 {
-        self.number as f64 / self.of.max(1) as f64
-    }
-}
-
-/// A module that gets an update, and where its parameters go.
-pub(crate) struct Site<'a> {
-    pub module: &'a mut Module,
-    pub gathering: &'a mut Gathering,
-    /// R of this module.
-    pub rank: usize,
-    /// α of this module.
-    pub alpha: f64,
-    /// Probability of dropout on the update's input.
-    pub dropout: f64,
-    /// The run's seed.
-    pub seed: u64,
-    /// Its place among the adapted modules, and their number.
-    pub place: (usize, usize),
-}
-
-/// A method's rule. What is left out does nothing.
-pub(crate) trait Rule: fmt::Debug + Send + Sync {
-    /// Whether modules get an update; otherwise [`Rule::choose`] says which of their own tensors
-    /// train.
-    fn adapts(&self) -> bool {
-        true
-    }
-
-    /// For methods that train the model's own tensors.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if nothing would train.
-    fn choose(&self, _modules: &mut Modules, _gathering: &mut Gathering) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Gives one module its update.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if the module is not one that the method can adapt.
-    fn attach(&mut self, _site: Site<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Before a step: chooses directions.
-    fn begin(
-        &mut self,
-        _step: Step,
-        _modules: &mut Modules,
-        _parameters: &Parameters,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// After the backward pass: adds the gradient of the method's own term; returns its value.
-    fn regularise(
-        &self,
-        _step: Step,
-        _modules: &Modules,
-        _parameters: &Parameters,
-        _gradients: &mut Gradients,
-    ) -> Result<f64, Error> {
-        Ok(0.0)
-    }
-
-    /// After the optimiser's step.
-    fn settle(
-        &mut self,
-        _step: Step,
-        _modules: &mut Modules,
-        _parameters: &Parameters,
-        _gradients: &Gradients,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// What a checkpoint keeps of the method itself, beside parameters and moments.
-    fn state(&self) -> Vec<(String, Tensor)> {
-        Vec::new()
-    }
-
-    /// Goes back to a kept state.
-    ///
-    /// # Errors
-    /// If it is not one of this method.
-    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        match state.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(candle_core::Error::msg(format!(
-                "checkpoint: this method keeps no state, found {name}"
-            ))
-            .into()),
-        }
-    }
-
-    /// What PEFT's `adapter_config.json` calls the method: `peft_type` and the keys that differ
-    /// from plain LoRA's.
-    fn peft(&self) -> Peft {
-        Peft::default()
-    }
-}
-
-/// A method in the words of PEFT.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Peft {
-    /// `None`: LoRA.
-    pub kind: Option<&'static str>,
-    /// Further keys of the configuration.
-    pub keys: Vec<(&'static str, serde_json::Value)>,
-}
 
 /// Declares the methods: name in configurations, name in tables, the settings' type.
 macro_rules! methods {
@@ -211,7 +103,20 @@ macro_rules! methods {
 
 methods! {
     Full, "full", "Full fine-tuning", full::Settings;
+    BitFit, "bitfit", "BitFit", bitfit::Settings;
     Lora, "lora", "LoRA", lora::Settings;
+    RsLora, "rs-lora", "rsLoRA", rs_lora::Settings;
+    LoraPlus, "lora-plus", "LoRA+", lora_plus::Settings;
+    Dora, "dora", "DoRA", dora::Settings;
+    Pissa, "pissa", "PiSSA", pissa::Settings;
+    Olora, "olora", "OLoRA", olora::Settings;
+    Vera, "vera", "VeRA", vera::Settings;
+    AdaLora, "adalora", "AdaLoRA", adalora::Settings;
+    Sora, "sora", "SoRA", sora::Settings;
+    DyLora, "dylora", "DyLoRA", dylora::Settings;
+    PriLora, "prilora", "PRILoRA", prilora::Settings;
+    DeltaLora, "delta-lora", "Delta-LoRA", delta_lora::Settings;
+    BiLora, "bilora", "BiLoRA", bilora::Settings;
     RLora, "r-lora", "R-LoRA", r_lora::Settings;
     GmLora, "gm-lora", "GM-LoRA", gm_lora::Settings;
     RmLora, "rm-lora", "RM-LoRA", rm_lora::Settings;
@@ -339,10 +244,13 @@ impl From<MethodTable> for toml::Table {
     fn from(table: MethodTable) -> Self {
         let mut result = Self::new();
         result.insert("name".to_owned(), table.method.key().into());
-        if !matches!(table.method, Method::Full(_)) {
-            let common = Self::try_from(table.common);
-            result.extend(common.expect("settings of numbers and names are TOML"));
+        let mut common =
+            Self::try_from(table.common).expect("settings of numbers and names are TOML");
+        if matches!(table.method, Method::Full(_) | Method::BitFit(_)) {
+            // Nothing has a rank there.
+            common.retain(|key, _| key == "train_also");
         }
+        result.extend(common);
         result.extend(table.method.settings());
         result
     }
@@ -379,7 +287,7 @@ pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
         .iter()
         .filter_map(|module| module.adapter.as_ref())
     {
-        let Some(rows) = &adapter.moving else {
+        let Some(rows) = adapter.moving.as_ref().filter(|_| !adapter.drifts) else {
             continue;
         };
         for value in [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()] {
@@ -389,6 +297,19 @@ pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
         }
     }
     moving
+}
+
+/// The parameters whose rows (or numbers) are an update's directions.
+pub(crate) fn directional(modules: &Modules) -> BTreeSet<ParameterId> {
+    let adapters = modules
+        .0
+        .iter()
+        .filter_map(|module| module.adapter.as_ref());
+    adapters
+        .flat_map(|adapter| [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()])
+        .flatten()
+        .filter_map(Value::parameter)
+        .collect()
 }
 
 /// A parameter as float64 numbers on the host.

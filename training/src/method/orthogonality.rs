@@ -120,12 +120,16 @@ impl Regulariser {
         let factor = parameters.view(id);
         let lengths = match self.regularised {
             Regularised::Factors => None,
-            Regularised::Directions => Some(factor.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?),
+            Regularised::Directions => {
+                let lengths = factor.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+                // A zero row stays zero.
+                let empty = lengths.eq(0.0)?.to_dtype(lengths.dtype())?;
+                Some((lengths + empty)?)
+            }
         };
         let unit = match &lengths {
             None => factor.clone(),
-            // A zero row stays zero.
-            Some(lengths) => factor.broadcast_div(&lengths.maximum(f64::MIN_POSITIVE.sqrt())?)?,
+            Some(lengths) => factor.broadcast_div(lengths)?,
         };
         let rank = unit.dim(0)?;
         let identity = Tensor::eye(rank, unit.dtype(), unit.device())?;
@@ -150,9 +154,8 @@ impl Regulariser {
                 let (unit, lengths) = (rows(&unit)?, rows(lengths)?);
                 let along = (&gradient * &unit)?.sum_keepdim(D::Minus1)?;
                 let across = (gradient - unit.broadcast_mul(&along)?)?;
-                let inverse = lengths.maximum(f64::MIN_POSITIVE.sqrt())?.recip()?;
-                let inverse = (inverse * lengths.gt(0.0)?.to_dtype(lengths.dtype())?)?;
-                across.broadcast_mul(&inverse)?
+                // Of a zero row both are zero already: its own unit row is.
+                across.broadcast_div(&lengths)?
             }
         };
         let gradient = match &chosen {

@@ -1,4 +1,5 @@
-//! R-LoRA (the paper's ablation): LoRA with the orthogonality regulariser of Eq. 10 alone.
+//! R-LoRA (the paper's ablation): LoRA with the orthogonality regulariser of Eq. 10 alone. In
+//! PEFT: plain LoRA.
 
 use serde::{Deserialize, Serialize};
 

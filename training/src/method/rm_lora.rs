@@ -6,11 +6,12 @@
 //! minimise  task + λ Σ (‖A Aᵀ − I‖²_F + ‖Bᵀ B − I‖²_F),  moving rows S of A and columns S of B
 //! ```
 //!
-//! R-LoRA is the case r̂ = R, GM-LoRA λ = 0.
+//! R-LoRA is the case r̂ = R, GM-LoRA λ = 0. The trained adapter is a plain LoRA: PEFT's A and B.
+//! Algorithm 1's printed index ranges are misprints (see `mask`): S runs over the R directions.
 
 use serde::{Deserialize, Serialize};
 
-use super::mask::{Mask, Period};
+use super::mask::{Mask, Period, Unselected};
 use super::orthogonality::{LambdaSchedule, Regularised, Regulariser};
 use super::product::{self, FirstValues};
 use super::{Common, Rule, Site, Step};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub directions: Option<usize>,
     /// How often a mask is drawn.
     pub mask: Period,
+    /// What becomes of the directions that it leaves out.
+    pub unselected: Unselected,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             regularised: regulariser.regularised,
             directions: mask.directions,
             mask: mask.mask,
+            unselected: mask.unselected,
         }
     }
 }
@@ -58,6 +62,7 @@ impl Settings {
         let mask = Mask {
             directions: self.directions,
             mask: self.mask,
+            unselected: self.unselected,
         };
         regulariser.check()?;
         mask.check(common)?;
@@ -89,6 +94,10 @@ impl Rule for Masked {
         self.ranks.push((site.module.id.0, site.rank));
         let scale = site.alpha / site.rank as f64;
         product::attach(&mut site, FirstValues::default(), scale)
+    }
+
+    fn by_rows(&self) -> bool {
+        self.mask.is_some()
     }
 
     fn begin(&mut self, step: Step, modules: &mut Modules, _: &Parameters) -> Result<(), Error> {

@@ -10,7 +10,7 @@ mod gpt2;
 mod known;
 mod loading;
 #[cfg(test)]
-mod parity;
+pub(crate) mod parity;
 mod patches;
 #[cfg(test)]
 mod refusals;

@@ -6,9 +6,11 @@
 mod adapter;
 mod value;
 
+use candle_core::{Result, Tensor};
+
 use crate::engine::parameters::{Gathering, Treatment};
 
-pub(crate) use adapter::Adapter;
+pub(crate) use adapter::{Adapter, Squash};
 pub(crate) use value::Value;
 
 /// What a module does with its weight.
@@ -103,6 +105,22 @@ impl Declared {
         if self.has_bias { self.outputs() } else { 0 }
     }
 
+    /// A weight as it is stored, as the matrix outputs × inputs of its map.
+    pub fn matrix(&self, weight: &Tensor) -> Result<Tensor> {
+        match self.kind {
+            Kind::Conv1d | Kind::Embedding => weight.t(),
+            _ => weight.flatten_from(1),
+        }
+    }
+
+    /// The matrix of a map (outputs × inputs) as the weight is stored.
+    pub fn stored(&self, matrix: &Tensor) -> Result<Tensor> {
+        match self.kind {
+            Kind::Conv1d | Kind::Embedding => matrix.t()?.contiguous(),
+            _ => matrix.reshape(self.shape.as_slice()),
+        }
+    }
+
     /// Numbers in the weight and the bias.
     pub fn count(&self) -> usize {
         product(&self.shape).saturating_add(self.bias_count())
@@ -135,6 +153,12 @@ impl Module {
     /// The number of the dropout on the adapter's input.
     pub fn adapter_site(&self) -> usize {
         2 * self.id.0 + 1
+    }
+
+    /// Its number, if its adapter observes the inputs.
+    pub fn observer(&self) -> Option<ModuleId> {
+        let adapter = self.adapter.as_ref()?;
+        adapter.observes.then_some(self.id)
     }
 
     /// The number of the dropout on the module's output.

@@ -10,9 +10,9 @@ use crate::engine::loss::loss;
 use crate::engine::parameters::{Gathering, Parameters};
 use crate::engine::tape::is_finite;
 use crate::engine::{Gradients, Tape};
-use crate::method::{MethodTable, Rule, Site, Targets, adapted, setting};
+use crate::method::{MethodTable, Planned, Rule, Site, Targets, adapted, setting};
 use crate::model::{Architecture, Loaded, Pass};
-use crate::module::{Kind, Module, Modules, Value};
+use crate::module::{Module, Modules, Value};
 
 /// A model that is being fine-tuned.
 pub(crate) struct Tuned {
@@ -61,15 +61,24 @@ impl Prepared {
                 .map(|(at, _)| at)
                 .collect()
         };
+        let also = table.common.train_also.iter().map(String::as_str);
+        let also = Targets::new("train_also", also)?;
+        // A module with an update keeps its weight: methods take it for what it was.
+        let adapted = modules.0.iter().filter(|module| module.adapter.is_some());
+        for module in adapted.map(|module| &module.declared) {
+            if also.fits(&module.name) {
+                let expected = "modules that get no update";
+                return Err(setting("train_also", expected, &module.name));
+            }
+        }
         let initial = updated
             .into_iter()
             .filter_map(|at| Some((at, before[at].clone()?)))
             .collect();
-        let also = table.common.train_also.iter().map(String::as_str);
-        let also = Targets::new("train_also", also)?;
         modules.train(&mut gathering, |module, _| {
             module.is_head || also.fits(&module.name)
         });
+        gathering.treat(|parameter| rule.treatment(parameter));
         Ok(Self {
             architecture,
             modules,
@@ -226,17 +235,31 @@ fn attach(
         "alpha_pattern",
         common.alpha_pattern.keys().map(String::as_str),
     )?;
-    for (place, at) in sites.iter().enumerate() {
-        let module = &mut modules.0[*at];
+    let mut plan = Vec::new();
+    for module in sites.iter().map(|at| &modules.0[*at]) {
         let name = &module.declared.name;
+        if module.declared.is_head {
+            let expected = "modules of the pretrained part (the head trains as it is)";
+            return Err(setting("targets", expected, name));
+        }
         let special = ranks
             .find(name)
             .and_then(|index| common.rank_pattern.values().nth(index));
-        let rank = *special.unwrap_or(&common.rank);
-        let (inputs, outputs) = (module.declared.inputs(), module.declared.outputs());
-        let largest = inputs.min(outputs);
-        let unbounded = module.declared.kind == Kind::Embedding;
-        if rank == 0 || (rank > largest && !unbounded) {
+        plan.push(Planned {
+            module,
+            rank: *special.unwrap_or(&common.rank),
+            is_set: special.is_some(),
+        });
+    }
+    rule.prepare(&mut plan)?;
+    let planned: Vec<_> = plan.iter().map(|planned| planned.rank).collect();
+    for (at, rank) in sites.iter().zip(planned) {
+        let module = &mut modules.0[*at];
+        let declared = &module.declared;
+        let name = &declared.name;
+        let largest = rule.largest_rank(declared);
+        if rank == 0 || rank > largest {
+            let (inputs, outputs) = (declared.inputs(), declared.outputs());
             let expected = format!("between 1 and {largest} ({name} is {outputs} × {inputs})");
             return Err(setting("rank", expected, rank));
         }
@@ -254,7 +277,6 @@ fn attach(
             alpha,
             dropout: common.dropout,
             seed,
-            place: (place, sites.len()),
         })?;
     }
     Ok(sites)

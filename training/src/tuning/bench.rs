@@ -10,7 +10,7 @@ use super::Tuned;
 use super::batch::{Batch, Item, Target};
 use crate::Error;
 use crate::engine::optimizer::{Optimizer, Rule, gradient_norm};
-use crate::method::{MethodTable, Step, moving};
+use crate::method::{Made, MethodTable, Step, directional, moving};
 use crate::model::{Head, Loaded, ModelConfig};
 
 /// What to measure.
@@ -75,7 +75,11 @@ impl StepBench {
             epsilon: 1e-8,
             decay: 0.0,
         };
-        let mut optimizer = Optimizer::new(rule, &tuned.parameters, |_| true)?;
+        const RATE: f64 = 1e-4;
+        let rows = directional(&tuned.modules);
+        let by_rows = |id| tuned.rule.by_rows() && rows.contains(&id);
+        let optimizer = Optimizer::new(rule, &tuned.parameters, by_rows)?;
+        let mut optimizer = optimizer.with_peak(RATE);
         let mut seconds = Vec::new();
         for number in 0..=self.steps as u64 {
             let (start, cpu) = (Instant::now(), cpu_seconds());
@@ -100,9 +104,19 @@ impl StepBench {
                 &tuned.parameters,
                 &pull.gradients,
                 |id| moving.get(&id).map(Vec::as_slice),
-                1e-4,
+                RATE,
                 factor,
             )?;
+            let made = Made {
+                step,
+                rate: RATE,
+                peak: RATE,
+                factor,
+                gradients: &pull.gradients,
+            };
+            tuned
+                .rule
+                .settle(made, &mut tuned.modules, &tuned.parameters)?;
             seconds.push(StepTime {
                 seconds: start.elapsed().as_secs_f64(),
                 cpu_seconds: cpu_seconds().zip(cpu).map(|(after, before)| after - before),

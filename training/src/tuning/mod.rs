@@ -15,6 +15,8 @@ mod run;
 
 pub(crate) use assembly::{Prepared, Tuned};
 pub(crate) use batch::Item;
+#[cfg(test)]
+pub(crate) use batch::{Batch, Part};
 pub use bench::{StepBench, StepTime, cpu_seconds};
 pub use config::{
     EvaluationSettings, ModelSettings, OptimizerName, OptimizerSettings, ScheduleSettings, Shape,

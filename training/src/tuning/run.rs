@@ -20,8 +20,7 @@ use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 use super::{Tuned, export};
 use crate::Error;
 use crate::engine::optimizer::{Optimizer, Rule, gradient_norm};
-use crate::engine::parameters::ParameterId;
-use crate::method::{Step, moving};
+use crate::method::{Made, Step, directional, moving};
 use crate::metric::Metric;
 use crate::model::Loaded;
 
@@ -192,8 +191,10 @@ impl<'a> Run<'a> {
                 decay: o.weight_decay,
             },
         };
-        let factors = factors(&tuned);
-        let optimizer = Optimizer::new(rule, &tuned.parameters, |id| factors.contains(&id))?;
+        let rows = directional(&tuned.modules);
+        let by_rows = |id| tuned.rule.by_rows() && rows.contains(&id);
+        let optimizer = Optimizer::new(rule, &tuned.parameters, by_rows)?;
+        let optimizer = optimizer.with_peak(config.optimizer.learning_rate);
         let size = config.schedule.batch_size * config.schedule.accumulation;
         let per_epoch = data.train.len().div_ceil(size) as u64;
         notes.extend(
@@ -218,7 +219,13 @@ impl<'a> Run<'a> {
     fn restore(&mut self, checkpoint: Checkpoint, state: &mut Progressed) -> Result<(), Error> {
         self.tuned.parameters.restore(checkpoint.values)?;
         self.optimizer.restore(checkpoint.moments)?;
-        self.tuned.rule.restore(&checkpoint.rule)?;
+        let Tuned {
+            rule,
+            modules,
+            parameters,
+            ..
+        } = &mut self.tuned;
+        rule.restore(&checkpoint.rule, modules, parameters)?;
         state.steps = checkpoint.steps;
         state.notes = checkpoint.notes;
         Ok(())
@@ -422,9 +429,16 @@ impl<'a> Run<'a> {
             rate,
             factor,
         )?;
+        let made = Made {
+            step,
+            rate,
+            peak: config.optimizer.learning_rate,
+            factor,
+            gradients: &pull.gradients,
+        };
         tuned
             .rule
-            .settle(step, &mut tuned.modules, &tuned.parameters, &pull.gradients)?;
+            .settle(made, &mut tuned.modules, &tuned.parameters)?;
         Ok(Ok(StepRecord {
             loss: pull.loss,
             regulariser,
@@ -577,20 +591,6 @@ fn since_better(notes: &Notes) -> usize {
         Some((epoch, _)) => notes.records.len().saturating_sub(epoch),
         None => notes.records.len(),
     }
-}
-
-/// The parameters whose rows may move alone.
-fn factors(tuned: &Tuned) -> Vec<ParameterId> {
-    let adapters = tuned
-        .modules
-        .0
-        .iter()
-        .filter_map(|module| module.adapter.as_ref());
-    adapters
-        .flat_map(|adapter| [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()])
-        .flatten()
-        .filter_map(|value| value.parameter())
-        .collect()
 }
 
 fn too_long(found: usize, limit: usize) -> Error {

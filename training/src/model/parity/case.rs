@@ -21,10 +21,10 @@ pub(super) const LOGITS: f64 = 2e-5;
 /// rounds nothing else (`make_models.py`).
 const LOGITS64: f64 = 1e-9;
 
-pub(super) struct Case {
+pub(crate) struct Case {
     pub folder: PathBuf,
-    notes: Json,
-    tensors: Vec<(String, Vec<usize>, Vec<f64>)>,
+    pub notes: Json,
+    pub tensors: Vec<(String, Vec<usize>, Vec<f64>)>,
 }
 
 impl Case {
@@ -240,7 +240,7 @@ fn numbers<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Vec<
         .collect()
 }
 
-pub(super) fn flat(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor
         .flatten_all()
         .unwrap()
@@ -250,13 +250,13 @@ pub(super) fn flat(tensor: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-pub(super) fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
     values
         .into_iter()
         .fold(0.0, |largest, value| value.abs().max(largest))
 }
 
-pub(super) fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
+pub(crate) fn distance(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     largest(ours.iter().zip(theirs).map(|(ours, theirs)| {
         let difference = ours - theirs;

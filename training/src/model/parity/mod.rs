@@ -1,7 +1,7 @@
 //! Every architecture against the reference implementation: on small random checkpoints, see
 //! `tests/fixtures/models/NOTES.md`, and on real ones that are not part of the repository.
 
-mod case;
+pub(crate) mod case;
 mod half;
 mod real;
 

@@ -1,0 +1,214 @@
+//! BiLoRA (Qiang, Zhang & Xie 2024): an update in the form of a singular value decomposition whose
+//! directions learn from one part of the training data and whose singular values from another, so
+//! that the values cannot overfit what the directions have seen.
+//!
+//! ```text
+//! ΔW = s P diag(λ) Q
+//! level 1 (`inner_steps` steps):  P, Q and the head on D₁, minimising
+//!                                 task + γ Σ (‖PᵀP − I‖²_F + ‖Q Qᵀ − I‖²_F);   λ stands still
+//! level 2 (one step):             λ on D₂;   everything else stands still
+//! ```
+//!
+//! λ is free, a softmax, or near-binary (a logistic function with an entropy penalty). What stands
+//! still keeps its moments: each level has its own optimiser. The second level's gradient is of first
+//! order: the dependence of P and Q on λ is not unrolled. Q begins as LoRA's A, P at zero and λ at 1
+//! (free), 1/R (softmax) or 1/2 (binary): the first level then has a gradient at once, and the second
+//! after it; with λ = 0 the first would have none. The authors' code could not be read; share, steps
+//! and weights are settings, their defaults ours. The authors may train λ once more on all data
+//! afterwards, which is not done here.
+//!
+//! The rank is the number of λ away from zero. In PEFT: a plain LoRA with λ multiplied into B, or
+//! AdaLoRA's tensors with E = λ. Source: the paper's section 3, from memory.
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::orthogonality::{LambdaSchedule, Regularised, Regulariser};
+use super::product::{self, FirstValues};
+use super::{Common, Level, Rule, Site, Step, setting, within};
+use crate::Error;
+use crate::engine::parameters::Treatment;
+use crate::engine::{Gradients, ParameterId, Parameters};
+use crate::module::{Modules, Squash, Value};
+
+/// What the singular values may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Values {
+    /// Any numbers.
+    #[default]
+    Free,
+    /// Positive, with the sum 1 in every module.
+    Softmax,
+    /// Between 0 and 1, drawn to both ends by the entropy penalty.
+    Binary,
+}
+
+/// BiLoRA's own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The share of the training examples that the singular values learn from.
+    pub second_share: f64,
+    /// Steps of the directions before each step of the values.
+    pub inner_steps: u64,
+    /// γ.
+    pub regularisation: f64,
+    /// What the singular values may be.
+    pub values: Values,
+    /// Weight of the entropy Σ −λ ln λ − (1 − λ) ln(1 − λ) of `binary` values.
+    pub entropy: f64,
+    /// Peak learning rate of the values; `None`: the run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_rate: Option<f64>,
+    /// How Q begins.
+    pub initialisation: FirstValues,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            second_share: 0.2,
+            inner_steps: 2,
+            regularisation: 0.1,
+            values: Values::default(),
+            entropy: 0.01,
+            value_rate: None,
+            initialisation: FirstValues::default(),
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn rule(&self, _common: &Common) -> Result<Box<dyn Rule>, Error> {
+        within("regularisation", self.regularisation, 0.0, f64::MAX)?;
+        within("entropy", self.entropy, 0.0, f64::MAX)?;
+        if !(self.second_share > 0.0 && self.second_share < 1.0) {
+            return Err(setting(
+                "second_share",
+                "above 0 and below 1",
+                self.second_share,
+            ));
+        }
+        if self.inner_steps == 0 {
+            return Err(setting("inner_steps", "at least 1", self.inner_steps));
+        }
+        if let Some(rate) = self.value_rate {
+            within("value_rate", rate, 0.0, f64::MAX)?;
+        }
+        Ok(Box::new(BiLora {
+            settings: self.clone(),
+            gates: Vec::new(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct BiLora {
+    settings: Settings,
+    gates: Vec<ParameterId>,
+}
+
+impl BiLora {
+    /// Adds the entropy's gradient; returns its value.
+    fn add_entropy(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
+        let weight = self.settings.entropy;
+        let mut total = 0.0;
+        for id in &self.gates {
+            let kept = parameters.view(*id);
+            let gate = Squash::Sigmoid.apply(kept)?;
+            // ∂/∂λ of the entropy is ln((1 − λ)/λ) = −θ.
+            let slope = Squash::Sigmoid.backward(&gate, &(kept * -weight)?)?;
+            gradients.add_parameter(*id, slope)?;
+            for value in super::numbers(kept)? {
+                // −λ ln λ − (1 − λ) ln(1 − λ) = ln(1 + e^−|θ|) + |θ| (1 − λ of |θ|).
+                let size = value.abs();
+                let small = (-size).exp();
+                total += weight * (small.ln_1p() + size * small / (1.0 + small));
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl Rule for BiLora {
+    fn split(&self) -> Option<f64> {
+        Some(self.settings.second_share)
+    }
+
+    fn level(&self, step: Step) -> Level {
+        let inner = self.settings.inner_steps;
+        match step.number % (inner + 1) == inner {
+            true => Level::Second,
+            false => Level::First,
+        }
+    }
+
+    fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
+        let scale = site.alpha / site.rank as f64;
+        product::attach(&mut site, self.settings.initialisation, scale)?;
+        let (first, squash) = match self.settings.values {
+            Values::Free => (1.0, Squash::None),
+            Values::Softmax => (0.0, Squash::Softmax),
+            Values::Binary => (0.0, Squash::Sigmoid),
+        };
+        let gate = Tensor::full(first, site.rank, &Device::Cpu)?.to_dtype(DType::F64)?;
+        let treatment = Treatment {
+            peak: self.settings.value_rate,
+            ..Treatment::WITHOUT_DECAY
+        };
+        let name = format!("{}.lora_lambda", site.module.declared.name);
+        let gate = site.gathering.add(name, gate, treatment);
+        self.gates.push(gate);
+        if let Some(adapter) = &mut site.module.adapter {
+            adapter.gate = Some(Value::Trained(gate));
+            adapter.squash = squash;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, step: Step, modules: &mut Modules, _: &Parameters) -> Result<(), Error> {
+        let is_first = self.level(step) == Level::First;
+        for adapter in modules
+            .0
+            .iter_mut()
+            .filter_map(|module| module.adapter.as_mut())
+        {
+            adapter.factors_move = is_first;
+            adapter.gate_moves = !is_first;
+        }
+        Ok(())
+    }
+
+    fn regularise(
+        &self,
+        step: Step,
+        modules: &Modules,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+    ) -> Result<f64, Error> {
+        if self.level(step) == Level::First {
+            let regulariser = Regulariser {
+                lambda: self.settings.regularisation,
+                lambda_schedule: LambdaSchedule::Constant,
+                regularised: Regularised::Factors,
+            };
+            return regulariser.add(step, modules, parameters, gradients);
+        }
+        // The head and whatever else trains.
+        for (id, _) in parameters
+            .parts()
+            .filter(|(id, _)| !self.gates.contains(id))
+        {
+            gradients.forget(id);
+        }
+        match self.settings.values {
+            Values::Binary => self.add_entropy(parameters, gradients),
+            Values::Free | Values::Softmax => Ok(0.0),
+        }
+    }
+}
