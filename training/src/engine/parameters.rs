@@ -146,11 +146,6 @@ impl Parameters {
         self.parts.len()
     }
 
-    /// How many numbers train.
-    pub fn count(&self) -> usize {
-        self.values.elem_count()
-    }
-
     pub fn parts(&self) -> impl Iterator<Item = (ParameterId, &Parameter)> {
         self.parts
             .iter()

@@ -108,7 +108,8 @@ impl Tape<'_> {
         }))
     }
 
-    /// The columns `start..start + width` of `x`.
+    /// The columns `start..start + width` of `x`: what tests take packed projections apart with.
+    #[cfg(test)]
     pub fn columns(&self, x: &Var, start: usize, width: usize) -> Result<Var> {
         let value = x.value.narrow(1, start, width)?;
         if !self.wants([x], false) {
@@ -118,30 +119,6 @@ impl Tape<'_> {
         let all = x.value.dim(1)?;
         Ok(self.record(value, move |dy, gradients| {
             gradients.add(&x, dy.pad_with_zeros(1, start, all - start - width)?)
-        }))
-    }
-
-    /// Means of the rows of every sequence.
-    pub fn means(&self, x: &Var, lengths: &Lengths) -> Result<Var> {
-        let parts = lengths
-            .iter()
-            .map(|(start, length)| x.value.narrow(0, start, length)?.mean_keepdim(0))
-            .collect::<Result<Vec<_>>>()?;
-        let value = Tensor::cat(&parts, 0)?;
-        if !self.wants([x], false) {
-            return Ok(Var::constant(value));
-        }
-        let (x, lengths) = (x.clone(), lengths.clone());
-        Ok(self.record(value, move |dy, gradients| {
-            let parts = lengths
-                .iter()
-                .enumerate()
-                .map(|(index, (_, length))| {
-                    let row = (dy.narrow(0, index, 1)? / length as f64)?;
-                    row.broadcast_as((length, row.dim(1)?))?.contiguous()
-                })
-                .collect::<Result<Vec<_>>>()?;
-            gradients.add(&x, Tensor::cat(&parts, 0)?)
         }))
     }
 

@@ -233,14 +233,4 @@ impl ModelConfig {
         let expected = format!("{supported}, the only value supported");
         Err(self.wrong(key, expected, found))
     }
-
-    /// Number of labels of the checkpoint's own head.
-    pub fn labels(&self) -> usize {
-        let by_name = self.value("id2label").and_then(Value::as_object);
-        let given = self.value("num_labels").and_then(Value::as_u64);
-        given
-            .map(|count| count as usize)
-            .or(by_name.map(Map::len))
-            .unwrap_or(2)
-    }
 }

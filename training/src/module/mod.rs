@@ -238,11 +238,8 @@ impl Declaration {
         }
     }
 
-    /// The number that the next module will have.
-    pub fn next(&self) -> ModuleId {
-        ModuleId(self.modules.len())
-    }
-
+    /// The modules so far.
+    #[cfg(test)]
     pub fn modules(&self) -> &[Declared] {
         &self.modules
     }

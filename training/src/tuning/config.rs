@@ -61,7 +61,7 @@ pub struct ModelSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct TaskSettings {
     /// `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`, `squad`, `banking77`,
-    /// `text`, `cifar10`, `cifar100`, `food101` or `images`.
+    /// `text`, `lm`, `cifar10`, `cifar100`, `food101` or `images`.
     pub name: String,
     /// Folder of the data.
     pub data: PathBuf,

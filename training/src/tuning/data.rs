@@ -17,7 +17,7 @@ use crate::model::Head;
 
 /// Names of the tasks, for messages.
 const NAMES: &str = "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, banking77, text, \
-                     cifar10, cifar100, food101, images";
+                     lm, cifar10, cifar100, food101, images";
 
 /// The folders that a run reads: where `model.path` and `task.data` were found, which may be ids of
 /// the Hub.
@@ -160,6 +160,7 @@ impl TuneData {
         let mut data = match name {
             "squad" => squad(settings, model, &mut skip)?,
             "banking77" | "text" => table(settings, model, &mut skip)?,
+            "lm" => language(settings, model)?,
             "cifar10" | "cifar100" | "food101" | "images" => {
                 images(settings, model, seed, &mut skip)?
             }
@@ -304,6 +305,49 @@ fn texts(
         classes,
         train,
         evaluated: evaluated.collect(),
+        provenance,
+        skip: SkipBad::default(),
+    })
+}
+
+/// Plain text as one sequence of tokens, cut into blocks that predict their next tokens.
+fn language(settings: &TaskSettings, model: &Path) -> Result<TuneData, Error> {
+    let tokenizer = Tokenizer::load(model)?;
+    let mut provenance = Vec::new();
+    let mut read = |given: Option<&PathBuf>, name: &str| -> Result<Source, Error> {
+        let path = match given {
+            Some(path) => path.clone(),
+            None => settings.data.join(format!("{name}.txt")),
+        };
+        let text = rankwise_data::read_text(&path)?;
+        // Line by line, as a text of any length is no single sequence for a tokenizer.
+        let mut ids = Vec::new();
+        for line in text.split_inclusive('\n') {
+            ids.extend(tokenizer.encode(line, None, usize::MAX)?.ids);
+        }
+        let blocks = ids
+            .chunks(settings.max_length)
+            .filter(|block| block.len() > 1);
+        let items: Vec<_> = blocks
+            .map(|block| Item::text(block.to_vec(), Vec::new(), Target::NextToken))
+            .collect();
+        provenance.push(Provenance {
+            files: vec![path],
+            notes: Vec::new(),
+        });
+        Ok(Source::Texts(Arc::new(items)))
+    };
+    let train = read(settings.train.as_ref(), "train")?;
+    let validation = read(settings.validation.as_ref(), "validation")?;
+    Ok(TuneData {
+        head: Head::NextToken,
+        classes: Vec::new(),
+        train,
+        evaluated: vec![Evaluated {
+            name: "validation".to_owned(),
+            source: validation,
+            judged: Judged::Outputs(vec![Metric::Loss]),
+        }],
         provenance,
         skip: SkipBad::default(),
     })

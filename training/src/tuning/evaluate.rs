@@ -37,7 +37,7 @@ pub(super) fn evaluate(
     let count = set.source.len();
     let mut outputs: Vec<Vec<f32>> = Vec::with_capacity(count);
     let mut targets = Vec::with_capacity(count);
-    let mut total = 0.0;
+    let (mut total, mut counted) = (0.0, 0);
     for start in (0..count).step_by(size) {
         let mut items = Vec::with_capacity(size);
         for index in start..count.min(start + size) {
@@ -48,10 +48,21 @@ pub(super) fn evaluate(
         for (part, result) in batch.parts.iter().zip(&results) {
             total += loss(result, &part.targets, &part.inputs.lengths, 1)?.value;
         }
-        split(&items, &results, &mut outputs)?;
+        counted += batch.items;
+        // Of a language model only the loss is looked at.
+        if !matches!(
+            items.first().map(|item| item.target),
+            Some(Target::NextToken)
+        ) {
+            split(&items, &results, &mut outputs)?;
+        }
         targets.extend(items.iter().map(|item| item.target));
     }
+    let loss = total / counted.max(1) as f64;
     let metrics = match &set.judged {
+        Judged::Outputs(metrics) if metrics.as_slice() == [Metric::Loss] => {
+            vec![(Metric::Loss, Some(loss))]
+        }
         Judged::Outputs(metrics) => judge(metrics, &outputs, &targets)?,
         Judged::Answers { questions, windows } => answers(questions, windows, &outputs)?,
     };
@@ -60,7 +71,7 @@ pub(super) fn evaluate(
         .map(|(metric, value)| (metric.key().to_owned(), value));
     Ok(Scores {
         set: set.name.clone(),
-        loss: total / targets.len().max(1) as f64,
+        loss,
         metrics: metrics.collect(),
     })
 }

@@ -3,6 +3,7 @@
 mod assembly;
 mod batch;
 mod bench;
+mod change;
 mod config;
 mod data;
 mod evaluate;

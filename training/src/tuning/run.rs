@@ -20,7 +20,7 @@ use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 use super::{Tuned, export};
 use crate::Error;
 use crate::engine::optimizer::{Optimizer, Rule, gradient_norm};
-use crate::method::{Made, Step, directional, moving};
+use crate::method::{Level, Made, Step, directional, moving};
 use crate::metric::Metric;
 use crate::model::Loaded;
 
@@ -346,21 +346,59 @@ impl<'a> Run<'a> {
         epoch: u64,
         done: u64,
     ) -> Prefetch<Vec<ItemOrFault>, std::convert::Infallible> {
-        let mut order: Vec<usize> = (0..self.data.train.len()).collect();
-        order.shuffle(&mut stream(self.config.seed, "shuffle", epoch));
-        let size = self.config.schedule.batch_size * self.config.schedule.accumulation;
-        let batches = order
-            .chunks(size)
-            .skip(done as usize)
-            .map(<[usize]>::to_vec);
+        let mut batches = self.order(epoch);
+        batches.drain(..(done as usize).min(batches.len()));
         let source = self.data.train.clone();
         let threads = rayon::current_num_threads();
-        Prefetch::new(batches.collect(), threads, AHEAD, move |_, indices| {
+        Prefetch::new(batches, threads, AHEAD, move |_, indices| {
             let items = indices.iter();
             Ok(items
                 .map(|index| source.item(*index, Some(epoch)))
                 .collect())
         })
+    }
+
+    /// The examples of every step of an epoch: the training set once, shuffled; of a method with two
+    /// levels each step's from its own part, gone through as often as it takes.
+    fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let seed = self.config.seed;
+        let size = self.config.schedule.batch_size * self.config.schedule.accumulation;
+        let shuffled = |mut items: Vec<usize>, name: &str, number: u64| {
+            items.shuffle(&mut stream(seed, name, number));
+            items
+        };
+        let all: Vec<usize> = (0..self.data.train.len()).collect();
+        let Some(share) = self.tuned.rule.split() else {
+            let order = shuffled(all, "shuffle", epoch);
+            return order.chunks(size).map(<[usize]>::to_vec).collect();
+        };
+        // The same two parts in every epoch; neither is empty.
+        let mut first = shuffled(all, "split", 0);
+        let kept = (share * first.len() as f64).round() as usize;
+        let second = first.split_off(first.len() - kept.clamp(1, first.len().max(2) - 1));
+        let parts = [
+            shuffled(first, "shuffle", epoch),
+            shuffled(second, "shuffle second", epoch),
+        ];
+        let mut made = [0, 0];
+        (0..self.per_epoch)
+            .map(|number| {
+                let step = Step {
+                    number: epoch * self.per_epoch + number,
+                    of: self.steps,
+                    epoch,
+                    seed,
+                };
+                let level = match self.tuned.rule.level(step) {
+                    Level::First => 0,
+                    Level::Second => 1,
+                };
+                let chunks = parts[level].len().div_ceil(size);
+                let at = (made[level] % chunks) * size;
+                made[level] += 1;
+                parts[level].iter().skip(at).take(size).copied().collect()
+            })
+            .collect()
     }
 
     /// Makes step `number` of the first epoch, whatever comes of it.

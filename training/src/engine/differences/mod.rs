@@ -259,9 +259,6 @@ fn rows() {
     bench.check("columns", |tape, leaves| {
         tape.columns(&leaves[0], 1, 2).unwrap()
     });
-    bench.check("means", |tape, leaves| {
-        tape.means(&leaves[0], &lengths).unwrap()
-    });
     bench.check("prepend", |tape, leaves| {
         tape.prepend(&leaves[1], &leaves[0], &lengths).unwrap()
     });
