@@ -507,6 +507,7 @@ fn every_command_has_help_with_an_example_and_there_are_completions() {
         "audit",
         "resize",
         "extract",
+        "merge",
         "features",
         "figure",
         "table",

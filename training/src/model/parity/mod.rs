@@ -3,6 +3,7 @@
 
 mod case;
 mod half;
+mod merged;
 mod real;
 
 use std::fs;
