@@ -86,7 +86,15 @@ fn word(merge: Merge) -> &'static str {
 
 fn cells(merged: &Merged) -> Cells {
     let header = vec![
-        "tensor", "shape", "type", "what", "rank", "scale", "‖W‖_F", "‖ΔW‖_F", "relative",
+        "tensor",
+        "shape",
+        "type",
+        "what",
+        "rank",
+        "scale",
+        "‖W‖_F",
+        "‖ΔW‖_F",
+        "relative",
     ];
     let norm = |value: Option<f64>| value.map_or("–".to_owned(), |norm| format!("{norm:.2e}"));
     let row = |tensor: &TensorMerge| {

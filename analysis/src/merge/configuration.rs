@@ -99,7 +99,10 @@ impl Configuration {
 
     /// Whether an output layer is tied to the table of embeddings unless the checkpoint has its own.
     pub fn is_tied(&self) -> bool {
-        self.fields.get("tie_word_embeddings").and_then(Value::as_bool) != Some(false)
+        self.fields
+            .get("tie_word_embeddings")
+            .and_then(Value::as_bool)
+            != Some(false)
     }
 
     /// The text: byte for byte the base's where nothing changed.

@@ -38,13 +38,15 @@ const COMPANIONS: [&str; 23] = [
     "1_Pooling/config.json",
 ];
 
-/// The new name of a file of weights: the old one, or what the libraries look for.
-pub(super) fn new_name(path: &Path) -> String {
+/// The new name of a file of weights. A shard's is the old one, a single file's what libraries look for
+/// in a folder.
+pub(super) fn new_name(path: &Path, is_shard: bool) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if name.ends_with(".safetensors") {
-        return name.into_owned();
-    }
     let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
+    if !is_shard {
+        let kept = Some(stem).filter(|stem| *stem == "diffusion_pytorch_model");
+        return format!("{}.safetensors", kept.unwrap_or("model"));
+    }
     match stem.strip_prefix("pytorch_model") {
         Some(rest) => format!("model{rest}.safetensors"),
         None => format!("{stem}.safetensors"),
@@ -55,7 +57,7 @@ pub(super) fn new_name(path: &Path) -> String {
 pub(super) fn index_name(base: &Container) -> Option<String> {
     let name = base.path().file_name()?.to_string_lossy();
     let stem = name.strip_suffix(".index.json")?;
-    Some(format!("{}.index.json", new_name(Path::new(stem))))
+    Some(format!("{}.index.json", new_name(Path::new(stem), true)))
 }
 
 /// Writes an index: `files` names the file of every tensor.
@@ -111,16 +113,22 @@ mod tests {
 
     #[test]
     fn files_get_the_names_that_are_looked_for() {
-        for (old, new) in [
-            ("model.safetensors", "model.safetensors"),
-            ("pytorch_model.bin", "model.safetensors"),
+        for (old, is_shard, new) in [
+            ("pytorch_model.bin", false, "model.safetensors"),
+            ("mine.ckpt", false, "model.safetensors"),
+            (
+                "diffusion_pytorch_model.bin",
+                false,
+                "diffusion_pytorch_model.safetensors",
+            ),
             (
                 "pytorch_model-00001-of-00002.bin",
+                true,
                 "model-00001-of-00002.safetensors",
             ),
-            ("mine.ckpt", "mine.safetensors"),
+            ("part-1.safetensors", true, "part-1.safetensors"),
         ] {
-            assert_eq!(new_name(Path::new(old)), new);
+            assert_eq!(new_name(Path::new(old), is_shard), new);
         }
     }
 }

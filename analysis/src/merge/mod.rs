@@ -29,8 +29,8 @@ mod tensor;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rankwise_data::{check_free, write_atomic, write_folder};
 use safetensors::Dtype;
@@ -242,10 +242,11 @@ fn shards<'a>(
     plan: &Plan<'a>,
     dtype: Option<NewType>,
 ) -> Result<Vec<Shard<'a>>, Error> {
+    let is_shard = files::index_name(weights).is_some();
     let mut shards: Vec<Shard<'a>> = weights
         .files()
         .map(|path| Shard {
-            name: files::new_name(path),
+            name: files::new_name(path, is_shard),
             tensors: Vec::new(),
         })
         .collect();
@@ -292,13 +293,16 @@ fn new_type(
     asked: Option<NewType>,
 ) -> Result<Dtype, Error> {
     match old {
-        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => {
-            Ok(asked.map_or(old, NewType::dtype))
-        }
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(asked.map_or(old, NewType::dtype)),
         // The numbers of other types are to be multiplied by scales that are kept elsewhere.
         _ => {
             let expected = "F64, F32, F16 or BF16";
-            Err(Error::format(weights.path(), name, expected, format!("{old:?}")))
+            Err(Error::format(
+                weights.path(),
+                name,
+                expected,
+                format!("{old:?}"),
+            ))
         }
     }
 }
@@ -329,7 +333,10 @@ fn configured(
 ) -> Result<(Option<Configuration>, Vec<String>), Error> {
     let mut notes = Vec::new();
     let Some(mut configuration) = Configuration::read(folder)? else {
-        return Ok((None, vec!["there is no config.json beside the base".to_owned()]));
+        return Ok((
+            None,
+            vec!["there is no config.json beside the base".to_owned()],
+        ));
     };
     if let Some(outputs) = plan.outputs {
         notes.extend(configuration.set_outputs(outputs));
@@ -337,9 +344,7 @@ fn configured(
     if let Some(dtype) = options.dtype {
         configuration.set_type(dtype);
     }
-    let is_table = |change: &Change<'_>| {
-        matches!(change, Change::Update(module) if matches!(module.kind, Kind::Embedding | Kind::Token))
-    };
+    let is_table = |change: &Change<'_>| matches!(change, Change::Update(module) if matches!(module.kind, Kind::Embedding | Kind::Token));
     let table = plan.changes.iter().find(|(_, change)| is_table(change));
     if let Some((name, _)) = table.filter(|_| configuration.is_tied()) {
         notes.push(format!(

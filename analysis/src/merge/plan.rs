@@ -143,7 +143,9 @@ impl<'a> Plan<'a> {
     ) -> Result<(), String> {
         let shape = &adapter.weights().tensors()[&other.tensor].shape;
         let path = &other.path;
-        let owner = path.rsplit_once('.').map_or(path.as_str(), |(owner, _)| owner);
+        let owner = path
+            .rsplit_once('.')
+            .map_or(path.as_str(), |(owner, _)| owner);
         let is_head = HEADS.iter().any(|head| {
             let rest = owner.strip_suffix(head);
             rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -179,7 +181,8 @@ impl<'a> Plan<'a> {
             };
         };
         let before = &base.weights().tensors()[&name].shape;
-        let is_new_head = is_head && other.effect == Effect::Replaces && shape.get(1..) == before.get(1..);
+        let is_new_head =
+            is_head && other.effect == Effect::Replaces && shape.get(1..) == before.get(1..);
         let count = |shape: &[usize]| shape.iter().product::<usize>();
         let fits = match other.effect {
             Effect::Replaces => shape == before,
@@ -246,7 +249,10 @@ fn placed(module: &Module, base: &Base) -> Result<(String, String), String> {
         return Err("the update of one expert of many: not merged".to_owned());
     }
     let Some(weight) = base.weight(&module.raw) else {
-        return Err(format!("expected a weight of {} in the base model, found none", module.raw));
+        return Err(format!(
+            "expected a weight of {} in the base model, found none",
+            module.raw
+        ));
     };
     if module.scale.is_none() {
         return Err("expected a scale (lora_alpha), found none".to_owned());

@@ -50,13 +50,7 @@ impl Maker<'_> {
         self.combined(None, new, other, dtype)
     }
 
-    fn updated(
-        &self,
-        name: &str,
-        new: &str,
-        module: &Module,
-        dtype: Dtype,
-    ) -> Result<Made, Error> {
+    fn updated(&self, name: &str, new: &str, module: &Module, dtype: Dtype) -> Result<Made, Error> {
         let weights = self.base.weights();
         let shape = weights.tensors()[name].shape.clone();
         let before = Array2::from_shape_vec(flat(&shape), weights.read(name)?)
