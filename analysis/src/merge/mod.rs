@@ -24,6 +24,7 @@ mod configuration;
 mod files;
 mod plan;
 mod record;
+mod shard;
 mod tensor;
 
 use std::borrow::Cow;
@@ -33,18 +34,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rankwise_data::{check_free, write_atomic, write_folder};
-use safetensors::Dtype;
 use serde_json::{Map, json};
 
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Other};
 use crate::audit::{Kind, adapter_file, natural_order};
-use crate::container::Container;
 use crate::resize::{NewType, write_json};
 use crate::writer::{NewTensor, write_each};
 use configuration::Configuration;
 use plan::{Change, Plan};
 pub use record::{Merge, Merged, TensorMerge};
+use shard::{Origin, shards};
 use tensor::Maker;
 
 /// Choices of a merge.
@@ -217,112 +217,6 @@ impl<P: Fn(usize, usize) + Sync> Writing<'_, P> {
     fn taken(&self) -> Vec<TensorMerge> {
         std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Where a tensor of the merged checkpoint comes from.
-#[derive(Debug, Clone, Copy)]
-enum Origin<'a> {
-    /// The base's, byte for byte.
-    Copied(&'a str),
-    Changed(&'a str, Change<'a>),
-    /// The adapter's, which the base lacks.
-    Added(&'a Other),
-}
-
-/// One file of the merged checkpoint.
-struct Shard<'a> {
-    name: String,
-    tensors: Vec<NewTensor<Origin<'a>>>,
-}
-
-/// The base's files with their tensors, the added ones in the last.
-fn shards<'a>(
-    weights: &'a Container,
-    adapter: &Adapter,
-    plan: &Plan<'a>,
-    dtype: Option<NewType>,
-) -> Result<Vec<Shard<'a>>, Error> {
-    let is_shard = files::index_name(weights).is_some();
-    let mut shards: Vec<Shard<'a>> = weights
-        .files()
-        .map(|path| Shard {
-            name: files::new_name(path, is_shard),
-            tensors: Vec::new(),
-        })
-        .collect();
-    for (name, info) in weights.tensors() {
-        let place = weights.file_of(name).unwrap_or(0);
-        let (content, own, shape) = match plan.changes.get(name) {
-            None => (Origin::Copied(name), info.dtype, &info.shape),
-            Some(&change) => {
-                let shape = match change {
-                    Change::Other(other) => plan.shape(other, adapter).unwrap_or(&info.shape),
-                    Change::Update(_) => &info.shape,
-                };
-                let own = new_type(weights, name, info.dtype, dtype)?;
-                (Origin::Changed(name, change), own, shape)
-            }
-        };
-        shards[place].tensors.push(NewTensor {
-            name: plan.renamed(name),
-            dtype: own,
-            shape: shape.clone(),
-            content,
-        });
-    }
-    let common = common_type(weights);
-    let last = shards
-        .last_mut()
-        .ok_or_else(|| Error::format(weights.path(), "base model", "a file", "none"))?;
-    for (name, &other) in &plan.added {
-        last.tensors.push(NewTensor {
-            name: name.clone(),
-            dtype: new_type(weights, name, common, dtype)?,
-            shape: adapter.weights().tensors()[&other.tensor].shape.clone(),
-            content: Origin::Added(other),
-        });
-    }
-    Ok(shards)
-}
-
-/// The type of a new tensor: the one asked for, or the old one's.
-fn new_type(
-    weights: &Container,
-    name: &str,
-    old: Dtype,
-    asked: Option<NewType>,
-) -> Result<Dtype, Error> {
-    match old {
-        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(asked.map_or(old, NewType::dtype)),
-        // The numbers of other types are to be multiplied by scales that are kept elsewhere.
-        _ => {
-            let expected = "F64, F32, F16 or BF16";
-            Err(Error::format(
-                weights.path(),
-                name,
-                expected,
-                format!("{old:?}"),
-            ))
-        }
-    }
-}
-
-/// The type that most of the base's numbers have.
-fn common_type(weights: &Container) -> Dtype {
-    let mut counts: BTreeMap<usize, (usize, Dtype)> = BTreeMap::new();
-    for info in weights.tensors().values() {
-        let order = match info.dtype {
-            Dtype::F32 => 3,
-            Dtype::BF16 => 2,
-            Dtype::F16 => 1,
-            Dtype::F64 => 0,
-            _ => continue,
-        };
-        let count = &mut counts.entry(order).or_insert((0, info.dtype)).0;
-        *count = count.saturating_add(info.shape.iter().product());
-    }
-    let most = counts.values().max_by_key(|(count, _)| *count);
-    most.map_or(Dtype::F32, |(_, dtype)| *dtype)
 }
 
 /// The base's configuration as the merged checkpoint needs it, and what there is to say.
