@@ -95,6 +95,13 @@ pub enum Command {
         rankwise extract --base pretrained/ --tuned merged/ --above-noise --out adapter"
     )]
     Extract(crate::commands::extract::Options),
+    /// Merge an adapter into its base model: a checkpoint that needs no adapter.
+    #[command(
+        after_help = "Examples:\n  rankwise merge --base pretrained/ --adapter my-adapter/ --out merged\n  \
+        rankwise merge --base pretrained/ --adapter my-pissa/ --initial my-pissa/init/ --out merged\n  \
+        rankwise merge --base pretrained/ --adapter my-adapter/ --dtype bf16 --out merged --json"
+    )]
+    Merge(crate::commands::merge::Options),
     /// Compare adapters: shared directions, angles, cosines, intruders, the course of a run.
     #[command(after_help = crate::commands::compare::EXAMPLES)]
     Compare(crate::commands::compare::Options),

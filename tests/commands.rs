@@ -498,6 +498,71 @@ fn adapters_are_resized_and_extracted() {
     assert!(!none.exists());
 }
 
+/// A run's adapter merged into the run's base: its head with the update in it, in both forms of the
+/// record; and what is refused.
+#[test]
+fn an_adapter_is_merged_into_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), "lora");
+    let run = folder.path().join("lora-r4-s0");
+    let out = folder.path().join("merged");
+    let merge = |adapter: &Path, extra: &[&str]| {
+        rankwise(&["merge", "--base"])
+            .arg(run.join("base"))
+            .arg("--adapter")
+            .arg(adapter)
+            .arg("--out")
+            .arg(&out)
+            .args(extra)
+            .output()
+            .unwrap()
+    };
+    let output = merge(&run.join("adapter"), &["--json"]);
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kept = fs::read_to_string(out.join("merge.json")).unwrap();
+    assert_eq!(record, serde_json::from_str::<Value>(&kept).unwrap());
+    let open = |path: &Path| rankwise_analysis::Checkpoint::open(path).unwrap();
+    let adapter = open(&run.join("adapter/adapter_model.safetensors"));
+    let factor = |side: &str| {
+        adapter
+            .read_f64(&format!("base_model.model.classifier.{side}.weight"))
+            .unwrap()
+    };
+    let (a, b) = (factor("lora_A"), factor("lora_B"));
+    let scale = record["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|tensor| tensor["scale"].as_f64())
+        .unwrap();
+    let base = Path::new(record["base"].as_str().unwrap()).to_owned();
+    let (before, after) = (open(&base), open(&out));
+    let [before, after] = [before, after].map(|c| c.read_f64("classifier.weight").unwrap());
+    let columns = a.len() / 4;
+    for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+        let (i, j) = (at / columns, at % columns);
+        let change: f64 = (0..4).map(|r| b[i * 4 + r] * a[r * columns + j]).sum();
+        // Rounded once to float32.
+        let expected = before + scale * change;
+        assert!((after - expected).abs() <= 1e-7 * expected.abs().max(1e-3));
+    }
+    assert_ne!(before, after);
+
+    let taken = merge(&run.join("adapter"), &[]);
+    assert_eq!(taken.status.code(), Some(2));
+    fs::remove_dir_all(&out).unwrap();
+    let shown = merge(&run.join("adapter"), &["--dtype", "bf16"]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        text.contains("classifier.weight") && text.contains("BF16"),
+        "{text}"
+    );
+    fs::remove_dir_all(&out).unwrap();
+    let none = merge(&run.join("base"), &[]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(!out.exists());
+}
+
 #[test]
 fn every_command_has_help_with_an_example_and_there_are_completions() {
     for command in [
@@ -507,6 +572,7 @@ fn every_command_has_help_with_an_example_and_there_are_completions() {
         "audit",
         "resize",
         "extract",
+        "merge",
         "features",
         "figure",
         "table",

@@ -33,6 +33,7 @@ pub mod fuzzing;
 pub mod linalg;
 mod link;
 mod measures;
+mod merge;
 mod pair;
 mod peft;
 mod product;
@@ -61,6 +62,7 @@ pub use link::{
     permutation_p, smallest_significant, spearman,
 };
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
+pub use merge::{Merge, MergeOptions, Merged, TensorMerge, merge};
 pub use pair::{
     Certificate, MatrixDifference, Noise, PairAudit, PairOptions, Unmatched, audit_pair,
 };

@@ -1,13 +1,15 @@
 //! A safetensors file, written tensor by tensor: new ones from memory, others copied byte for byte
-//! from the file that they are in.
+//! from the file that they are in, or each made when its turn comes.
 //!
 //! 8 bytes N (little-endian), N bytes of JSON padded with spaces to a multiple of 8, the data. Tensors
 //! lie in the order of the safetensors library: wider types first, so that all are aligned, then by
 //! name. Source: the format section of the safetensors README.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use rankwise_data::write_atomic;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -16,11 +18,11 @@ use crate::container::Container;
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct NewTensor {
+pub(crate) struct NewTensor<C = Content> {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    pub content: Content,
+    pub content: C,
 }
 
 /// Where a tensor's bytes are.
@@ -48,7 +50,9 @@ impl NewTensor {
             None => Err(Error::format(source.path(), name, "a tensor", "none")),
         }
     }
+}
 
+impl<C> NewTensor<C> {
     /// How many bytes it takes.
     pub fn size(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
@@ -61,12 +65,34 @@ impl NewTensor {
 /// [`Error::Mismatch`] if two tensors have one name; [`Error::File`].
 pub(crate) fn write_tensors(
     path: &Path,
-    mut tensors: Vec<NewTensor>,
+    tensors: Vec<NewTensor>,
     metadata: &Map<String, Value>,
     source: &Container,
 ) -> Result<(), Error> {
+    write_each(path, tensors, metadata, 1, |tensor| match &tensor.content {
+        Content::Made(bytes) => Ok(Cow::Borrowed(bytes)),
+        Content::Copied(name) => {
+            let mut bytes = Vec::new();
+            source.read_raw(name, &mut bytes)?;
+            Ok(Cow::Owned(bytes))
+        }
+    })
+}
+
+/// Writes tensors whose bytes, little-endian and row-major, `bytes` gives when their turn comes:
+/// `together` of them are in memory, each made by a thread of its own.
+///
+/// # Errors
+/// As [`write_tensors`]; what `bytes` returns.
+pub(crate) fn write_each<C: Sync>(
+    path: &Path,
+    mut tensors: Vec<NewTensor<C>>,
+    metadata: &Map<String, Value>,
+    together: usize,
+    bytes: impl Fn(&NewTensor<C>) -> Result<Cow<'_, [u8]>, Error> + Sync,
+) -> Result<(), Error> {
     tensors.sort_by(|x, y| {
-        let width = |tensor: &NewTensor| std::cmp::Reverse(tensor.dtype.bitsize());
+        let width = |tensor: &NewTensor<C>| std::cmp::Reverse(tensor.dtype.bitsize());
         (width(x), &x.name).cmp(&(width(y), &y.name))
     });
     let mut header = Map::new();
@@ -95,21 +121,25 @@ pub(crate) fn write_tensors(
         header.push(' ');
     }
     // What fails inside the closure can only be the operating system's: reading is done there too,
-    // so that one tensor at a time is in memory.
+    // so that few tensors at a time are in memory.
     let mut failed = None;
     let written = write_atomic(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        let mut buffer = Vec::new();
-        for tensor in &tensors {
-            match &tensor.content {
-                Content::Made(bytes) => out.write_all(bytes)?,
-                Content::Copied(name) => {
-                    if let Err(error) = source.read_raw(name, &mut buffer) {
+        for some in tensors.chunks(together.max(1)) {
+            // Collected before the first error is looked for: which one it is does not depend on
+            // timing.
+            let made: Vec<_> = match some {
+                [one] => vec![bytes(one)],
+                some => some.par_iter().map(&bytes).collect(),
+            };
+            for bytes in made {
+                match bytes {
+                    Ok(bytes) => out.write_all(&bytes)?,
+                    Err(error) => {
                         failed = Some(error);
                         return Err(std::io::ErrorKind::InvalidData.into());
                     }
-                    out.write_all(&buffer)?;
                 }
             }
         }

@@ -5,6 +5,7 @@ mod checkpoints;
 pub mod compare;
 pub mod extract;
 mod features;
+pub mod merge;
 mod output;
 pub mod params;
 pub mod read_table;
@@ -44,6 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Audit(options) => audit::run(options, common),
         Command::Resize(options) => resize::run(options, common),
         Command::Extract(options) => extract::run(options, common),
+        Command::Merge(options) => merge::run(options, common),
         Command::Compare(options) => compare::run(options, common),
         Command::Figure(options) => show::figure(options, common),
         Command::Table(options) => show::table(options, common),

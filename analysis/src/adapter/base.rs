@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use ndarray::Array2;
 
-use super::bounds;
+use super::{alias, bounds};
 use crate::Error;
 use crate::container::Container;
 
@@ -22,6 +22,8 @@ pub(crate) struct Base {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BaseWeight {
     pub name: String,
+    /// What it was looked for as: of another framing than `name`, or the same.
+    pub asked: String,
     pub shape: Vec<usize>,
     /// Whether the layer's formulas see the stored weight transposed (GPT-2's Conv1D).
     pub is_transposed: bool,
@@ -53,27 +55,49 @@ impl Base {
 
     /// The weight of `module`: the tensor of that name, or of the name in another framing: with or
     /// without the outer model's prefix (`bert.`, `model.`), or, for kohya's names, with underscores
-    /// for dots. An ambiguous name finds nothing.
+    /// for dots; or of another name of the same layer. An ambiguous name finds nothing.
     pub fn weight(&self, module: &str) -> Option<BaseWeight> {
-        let module = &module
+        let module = module
             .trim_end_matches(".base_layer")
             .replace(".base_layer.", ".");
-        let module = &*super::without_prefix(module).1.to_owned();
+        let module = super::without_prefix(&module).1;
         let exact = format!("{module}.weight");
-        let found = [exact.as_str(), module]
-            .into_iter()
-            .find(|&name| self.weights.tensors().contains_key(name))
-            .map(str::to_owned)
-            .or_else(|| self.alike(&exact))?;
-        let tensor = self.weights.tensors().get(&found)?;
+        let tensors = self.weights.tensors();
+        let (name, asked) = match tensors.contains_key(module) {
+            true if !tensors.contains_key(&exact) => (module.to_owned(), module.to_owned()),
+            _ => self.tensor(&exact)?,
+        };
+        let tensor = tensors.get(&name)?;
         if !bounds::are_sides(&tensor.shape) {
             return None;
         }
         Some(BaseWeight {
             shape: tensor.shape.clone(),
-            name: found,
+            name,
+            asked,
             is_transposed: false,
         })
+    }
+
+    /// The name of the tensor that is asked for, found as [`weight`](Self::weight) finds a module's,
+    /// and the name that led to it.
+    pub fn tensor(&self, name: &str) -> Option<(String, String)> {
+        let names: Vec<String> = std::iter::once(name.to_owned())
+            .chain(alias::others(name))
+            .collect();
+        let exact = |name: &&String| self.weights.tensors().contains_key(*name);
+        if let Some(name) = names.iter().find(exact) {
+            return Some((name.clone(), name.clone()));
+        }
+        let mut alike = names
+            .into_iter()
+            .map(|name| Some((self.alike(&name)?, name)));
+        alike.find_map(|found| found)
+    }
+
+    /// The checkpoint's tensors.
+    pub fn weights(&self) -> &Container {
+        &self.weights
     }
 
     fn alike(&self, wanted: &str) -> Option<String> {

@@ -45,6 +45,8 @@ pub(crate) struct AdapterConfig {
     pub trainable_token_indices: Option<Value>,
     /// The same, as the method for tokens alone calls it.
     pub token_indices: Option<Value>,
+    /// Modules that were trained as a whole, by the ends of their names.
+    pub modules_to_save: Option<Vec<String>>,
     /// Of VeRA's random projections, where they are not in the file.
     pub projection_prng_key: Option<u64>,
     /// mlx-lm's settings; its scale multiplies B A as it is.
@@ -157,6 +159,13 @@ impl AdapterConfig {
             }
             value => rows(value),
         }
+    }
+
+    /// Whether the tensor at `path` belongs to a module that was trained as a whole.
+    pub fn is_saved(&self, path: &str) -> bool {
+        let mut owners = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+        let saved = || self.modules_to_save.iter().flatten();
+        owners.any(|owner| saved().any(|name| ends_in(owner, name)))
     }
 
     /// The initialisation's name, if it changed the base weight.

@@ -14,6 +14,7 @@
 //!
 //! Everything in the file that is no update that can be audited is listed with the reason.
 
+mod alias;
 mod base;
 mod bounds;
 mod config;
@@ -28,6 +29,7 @@ mod pattern;
 mod place;
 mod projection;
 mod recipe;
+mod remainder;
 mod scale;
 mod settings;
 mod sorted;
@@ -46,7 +48,8 @@ use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions, stored_directions};
 use crate::update::Update;
 use crate::{Error, Storage, StoredMatrix};
-use base::{Base, BaseWeight, flat};
+use base::BaseWeight;
+pub(crate) use base::{Base, flat};
 pub(crate) use config::AdapterConfig;
 pub(crate) use key::Format;
 use key::{Key, Part};
@@ -57,6 +60,7 @@ pub(crate) use pattern::{Match, Pattern};
 pub(crate) use place::{Number, Place, Slot};
 pub use projection::vera_projections;
 use recipe::{Factor, Recipe, Stored};
+pub(crate) use remainder::{Effect, Other};
 use settings::Settings;
 use sorted::Sorted;
 
@@ -78,6 +82,7 @@ pub(crate) struct Adapter {
     beside: Beside,
     /// VeRA's A and B for all modules.
     projections: Option<Projections>,
+    pub config: Option<AdapterConfig>,
     pub base_model: Option<String>,
     pub format: Format,
     pub contents: Contents,
@@ -162,8 +167,10 @@ impl Adapter {
                 .and_then(|c| c.base_model_name_or_path.clone()),
             format: Format::Peft,
             contents: Contents::default(),
+            config: None,
         };
         adapter.read_contents(config.as_ref())?;
+        adapter.config = config;
         Ok(Some(adapter))
     }
 
@@ -327,6 +334,11 @@ impl Adapter {
         &self.weights
     }
 
+    /// The base model's checkpoint, if it was given.
+    pub fn base(&self) -> Option<&Base> {
+        self.beside.base.as_deref()
+    }
+
     /// Whether the adapter as it was before training is taken away from the updates.
     pub fn has_initial(&self) -> bool {
         self.beside.initial.is_some()
@@ -349,7 +361,7 @@ impl Adapter {
         }
     }
 
-    fn file_name(&self) -> String {
+    pub fn file_name(&self) -> String {
         let name = self.weights.path().file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }

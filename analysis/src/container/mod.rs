@@ -188,6 +188,16 @@ impl Container {
         self.files.len() == 1 && name.is_some_and(|ending| ending == "safetensors")
     }
 
+    /// The paths of its files, in the order that [`file_of`](Self::file_of) counts.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(Source::path)
+    }
+
+    /// Which file a tensor is in.
+    pub fn file_of(&self, name: &str) -> Option<usize> {
+        Some(self.tensors.get(name)?.file as usize)
+    }
+
     /// All tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors

@@ -43,19 +43,38 @@ pub(crate) fn decode_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     })
 }
 
-/// The little-endian bytes of `values`, each rounded to the nearest number of the type (to float16
-/// perhaps by way of float32, as PyTorch does); `None` if it is not a type that adapters are written in.
+/// The little-endian bytes of `values`, each rounded once, to the nearest number of the type; `None` if
+/// it is not a type that weights are written in.
 pub(crate) fn encode(values: impl Iterator<Item = f64>, dtype: Dtype) -> Option<Vec<u8>> {
     Some(match dtype {
         Dtype::F64 => values.flat_map(f64::to_le_bytes).collect(),
         Dtype::F32 => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
         Dtype::F16 => values
-            .flat_map(|x| f16::from_f64(x).to_le_bytes())
+            .flat_map(|x| f16::from_f32(odd(x)).to_le_bytes())
             .collect(),
         Dtype::BF16 => values
-            .flat_map(|x| bf16::from_f64(x).to_le_bytes())
+            .flat_map(|x| bf16::from_f32(odd(x)).to_le_bytes())
             .collect(),
         _ => return None,
+    })
+}
+
+/// To float32, to the odd one of the two neighbours if it lies between them. A number that is nowhere
+/// near the middle of two numbers of a shorter type stays so, and what is in the middle was there
+/// before: rounding again, to the nearest, is then as rounding once.
+///
+/// Source: S. Boldo and G. Melquiond, “Emulation of FMA and correctly rounded sums: proved algorithms
+/// using rounding to odd”, 2008.
+fn odd(value: f64) -> f32 {
+    let near = value as f32;
+    let (bits, back) = (near.to_bits(), f64::from(near));
+    if back == value || bits & 1 == 1 || !near.is_finite() {
+        return near;
+    }
+    f32::from_bits(if back.abs() < value.abs() {
+        bits + 1
+    } else {
+        bits - 1
     })
 }
 
@@ -121,6 +140,23 @@ mod tests {
             assert_eq!(decode(&bytes, dtype).unwrap(), known, "{dtype:?}");
         }
         assert_eq!(encode(values.into_iter(), Dtype::F8_E4M3), None);
+    }
+
+    /// By way of float32, rounded to the nearest, these would be in the middle and go to the even one.
+    #[test]
+    fn numbers_are_rounded_only_once() {
+        let nearly = |middle: i32| 1.0 + 2_f64.powi(middle) + 2_f64.powi(-40);
+        let half = encode([nearly(-11)].into_iter(), Dtype::F16).unwrap();
+        assert_eq!(decode(&half, Dtype::F16).unwrap(), [1.0 + 2_f64.powi(-10)]);
+        let brain = encode([nearly(-8)].into_iter(), Dtype::BF16).unwrap();
+        assert_eq!(decode(&brain, Dtype::BF16).unwrap(), [1.0 + 2_f64.powi(-7)]);
+        // Below the middle: downwards, from an even neighbour above.
+        let below = [1.0 + 2_f64.powi(-10) + 2_f64.powi(-11) - 2_f64.powi(-40)];
+        let half = encode(below.into_iter(), Dtype::F16).unwrap();
+        assert_eq!(decode(&half, Dtype::F16).unwrap(), [1.0 + 2_f64.powi(-10)]);
+        let ends = [f64::INFINITY, 0.0, -0.0, f64::NEG_INFINITY];
+        let half = decode(&encode(ends.into_iter(), Dtype::F16).unwrap(), Dtype::F16).unwrap();
+        assert_eq!(half, ends);
     }
 
     /// From the paper's table 1: the ends of both ranges, and what is beyond them.

@@ -3,6 +3,7 @@
 
 pub(crate) mod case;
 mod half;
+mod merged;
 mod real;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,270 @@
+//! Which tensor of the base model every part of an adapter changes. Nothing is passed over: a part that
+//! has no place in the base, or that two parts claim, is refused by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Error;
+use crate::adapter::{Adapter, Base, Effect, Module, Other, flat};
+use crate::audit::{FindingKind, Kind};
+
+/// Names in a message before it says how many more there are.
+const NAMED: usize = 4;
+
+/// The modules whose number of outputs is the task's, by the ends of their names.
+const HEADS: [&str; 4] = ["classifier", "classifier.out_proj", "score", "qa_outputs"];
+
+/// What is done to one tensor.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change<'a> {
+    /// W + ΔW.
+    Update(&'a Module),
+    /// The adapter's tensor takes part.
+    Other(&'a Other),
+}
+
+/// Every change, by the tensor of the base or, for what the base lacks, by its new name.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'a> {
+    pub changes: BTreeMap<String, Change<'a>>,
+    pub added: BTreeMap<String, &'a Other>,
+    /// Outputs of the head that the adapter brings along.
+    pub outputs: Option<usize>,
+    /// What all names of the base get at their beginning, but for `exact`.
+    prefix: String,
+    exact: BTreeSet<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// Finds a place for everything.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming what has none, and why.
+    pub fn new(
+        adapter: &'a Adapter,
+        base: &Base,
+        others: &'a [Other],
+        unknown: &[String],
+    ) -> Result<Self, Error> {
+        let (contents, path) = (&adapter.contents, adapter.weights().path());
+        if contents
+            .findings
+            .iter()
+            .any(|f| f.kind == FindingKind::ChangedBase)
+        {
+            return Err(Error::format(
+                path,
+                "an initialisation that changed the base (init_lora_weights), so that s B A is not the update",
+                "the adapter as it was before training (--initial)",
+                "none",
+            ));
+        }
+        let mut plan = Self::default();
+        let mut places = Places::default();
+        let mut refused: Vec<String> = Vec::new();
+        let file = adapter.file_name();
+        let whole = contents.refused.iter().find(|(name, _)| *name == file);
+        refused.extend(whole.map(|(name, reason)| format!("{name}: {reason}")));
+        for name in unknown {
+            let own = contents
+                .refused
+                .iter()
+                .find(|(refused, _)| name.contains(refused.split(" (").next().unwrap_or(refused)));
+            let reason = own.map_or("a part of no update", |(_, reason)| reason);
+            refused.push(format!("{name}: {reason}"));
+        }
+        for module in contents.modules.iter().filter(|m| !m.is_whole()) {
+            let placed = placed(module, base).and_then(|(name, asked)| {
+                places.see(&name, &asked);
+                plan.put(name, Change::Update(module))
+            });
+            refused.extend(placed.err().map(|why| format!("{}: {why}", module.name)));
+        }
+        for other in others {
+            if let Err(why) = plan.put_other(other, adapter, base, &mut places) {
+                refused.push(format!("{}: {why}", other.tensor));
+            }
+        }
+        if !plan.added.is_empty()
+            && let Err(why) = plan.framed(places)
+        {
+            refused.push(why);
+        }
+        if refused.is_empty() && plan.changes.is_empty() && plan.added.is_empty() {
+            refused.push("nothing that changes a model".to_owned());
+        }
+        if refused.is_empty() {
+            return Ok(plan);
+        }
+        let more = refused.len().saturating_sub(NAMED);
+        refused.truncate(NAMED);
+        let mut found = refused.join("; ");
+        if more > 0 {
+            found += &format!("; and {more} more");
+        }
+        let expected = format!(
+            "parts that can all be merged into {}",
+            base.weights().path().display()
+        );
+        Err(Error::format(path, "adapter", expected, found))
+    }
+
+    /// What a tensor of the base is called in the merged checkpoint.
+    pub fn renamed(&self, name: &str) -> String {
+        if self.exact.contains(name) {
+            return name.to_owned();
+        }
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The beginning that the base's names got.
+    pub fn prefix(&self) -> Option<&str> {
+        (!self.prefix.is_empty()).then_some(&self.prefix)
+    }
+
+    /// The dimensions of a tensor that takes the place of the base's.
+    pub fn shape<'b>(&self, other: &Other, adapter: &'b Adapter) -> Option<&'b Vec<usize>> {
+        let is_new = other.effect == Effect::Replaces;
+        is_new.then(|| &adapter.weights().tensors()[&other.tensor].shape)
+    }
+
+    fn put(&mut self, name: String, change: Change<'a>) -> Result<(), String> {
+        match self.changes.insert(name.clone(), change) {
+            None => Ok(()),
+            Some(_) => Err(format!("expected one change of {name}, found a second")),
+        }
+    }
+
+    fn put_other(
+        &mut self,
+        other: &'a Other,
+        adapter: &Adapter,
+        base: &Base,
+        places: &mut Places,
+    ) -> Result<(), String> {
+        let shape = &adapter.weights().tensors()[&other.tensor].shape;
+        let path = &other.path;
+        let owner = path
+            .rsplit_once('.')
+            .map_or(path.as_str(), |(owner, _)| owner);
+        let is_head = HEADS.iter().any(|head| {
+            let rest = owner.strip_suffix(head);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        if is_head && path.ends_with(".weight") && other.effect == Effect::Replaces {
+            self.outputs = shape.first().copied();
+        }
+        // The bias of a layer lies beside its weight, whatever the layer is called.
+        let beside = || {
+            let weight = base.weight(owner)?;
+            let (found, asked) = (&weight.name, &weight.asked);
+            let of = |name: &str| Some(format!("{}.bias", name.strip_suffix(".weight")?));
+            let bias = of(found)?;
+            let is_there = base.weights().tensors().contains_key(&bias);
+            is_there.then_some((bias, of(asked)?))
+        };
+        let found = base.tensor(path).or_else(|| match path.ends_with(".bias") {
+            true => beside(),
+            false => None,
+        });
+        let Some((name, asked)) = found else {
+            let is_saved = adapter.config.as_ref().is_some_and(|c| c.is_saved(path));
+            return match other.effect {
+                // (IA)³ has outputs without a bias.
+                Effect::Multiplies => Ok(()),
+                Effect::Replaces if is_saved || is_head => {
+                    match self.added.insert(path.clone(), other) {
+                        None => Ok(()),
+                        Some(_) => Err(format!("expected one tensor {path}, found a second")),
+                    }
+                }
+                _ => Err(format!("expected {path} in the base model, found none")),
+            };
+        };
+        let before = &base.weights().tensors()[&name].shape;
+        let is_new_head =
+            is_head && other.effect == Effect::Replaces && shape.get(1..) == before.get(1..);
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let fits = match other.effect {
+            Effect::Replaces => shape == before,
+            Effect::Adds(_) | Effect::Multiplies => count(shape) == count(before),
+        };
+        if !fits && !is_new_head {
+            return Err(format!(
+                "expected the shape {before:?} of the base model's {name}, found {shape:?}"
+            ));
+        }
+        places.see(&name, &asked);
+        self.put(name, Change::Other(other))
+    }
+
+    /// Where tensors are added beside those of a bare model, which has no prefix: a model with them
+    /// has one, and what loads it looks for it.
+    fn framed(&mut self, places: Places) -> Result<(), String> {
+        let mut prefixes = places.lacking.into_iter();
+        let (first, second) = (prefixes.next(), prefixes.next());
+        if let (Some(first), Some(second)) = (&first, &second) {
+            return Err(format!(
+                "expected one prefix that the base model's names lack, found {first} and {second}"
+            ));
+        }
+        if let Some(extra) = places.has_more {
+            return Err(format!(
+                "expected the adapter's names in the base model, found {extra}: where its own \
+                 tensors belong is not clear"
+            ));
+        }
+        if let Some(prefix) = first {
+            self.prefix = prefix;
+            self.exact = places.exact;
+        }
+        Ok(())
+    }
+}
+
+/// How the names of the base differ from the adapter's.
+#[derive(Debug, Default)]
+struct Places {
+    /// Prefixes that the adapter's names have and the base's do not.
+    lacking: BTreeSet<String>,
+    /// A name of the base that begins with more than the adapter's.
+    has_more: Option<String>,
+    exact: BTreeSet<String>,
+}
+
+impl Places {
+    fn see(&mut self, name: &str, asked: &str) {
+        if name == asked {
+            self.exact.insert(name.to_owned());
+        } else if let Some(prefix) = asked.strip_suffix(name) {
+            self.lacking.insert(prefix.to_owned());
+        } else if name.ends_with(asked) {
+            self.has_more = Some(name.to_owned());
+        }
+    }
+}
+
+/// The tensor of the base that an update changes, and the name that led to it.
+fn placed(module: &Module, base: &Base) -> Result<(String, String), String> {
+    if module.kind == Kind::Expert {
+        return Err("the update of one expert of many: not merged".to_owned());
+    }
+    let Some(weight) = base.weight(&module.raw) else {
+        return Err(format!(
+            "expected a weight of {} in the base model, found none",
+            module.raw
+        ));
+    };
+    if module.scale.is_none() {
+        return Err("expected a scale (lora_alpha), found none".to_owned());
+    }
+    let found = flat(&weight.shape);
+    if found != module.merged_shape() {
+        return Err(format!(
+            "expected the base model's {} of shape {:?}, found {:?}",
+            weight.name,
+            module.merged_shape(),
+            weight.shape
+        ));
+    }
+    Ok((weight.name, weight.asked))
+}
