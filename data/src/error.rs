@@ -56,15 +56,15 @@ pub enum Error {
     #[error("{url}: {repo}: expected {expected}, found {found} ({hint})")]
     Hub {
         /// What was asked for, without signatures.
-        url: String,
+        url: Box<str>,
         /// The repository.
-        repo: String,
+        repo: Box<str>,
         /// What a Hub answers.
-        expected: String,
+        expected: Box<str>,
         /// What came.
-        found: String,
+        found: Box<str>,
         /// What may help.
-        hint: String,
+        hint: Box<str>,
     },
     /// Nothing may be downloaded, and the cache does not have it.
     #[error(

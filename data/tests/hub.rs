@@ -52,9 +52,9 @@ fn refused(result: Result<HubFiles, Error>) -> (String, String, String) {
             repo,
             url,
         }) => {
-            assert_eq!(repo, "model me/mine");
+            assert_eq!(&*repo, "model me/mine");
             assert!(url.starts_with("http://127.0.0.1:"), "{url}");
-            (expected, found, hint)
+            (expected.into(), found.into(), hint.into())
         }
         other => panic!("{other:?}"),
     }

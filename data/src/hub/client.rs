@@ -106,11 +106,11 @@ impl Call<'_> {
         // The query of a storage's address is a signature: nothing for a log.
         let url = at.to_string();
         Error::Hub {
-            url: url.split('?').next().unwrap_or_default().to_owned(),
-            repo: self.repo.to_string(),
-            expected: expected.into(),
-            found: found.into(),
-            hint: hint.into(),
+            url: url.split('?').next().unwrap_or_default().into(),
+            repo: self.repo.to_string().into(),
+            expected: expected.into().into(),
+            found: found.into().into(),
+            hint: hint.into().into(),
         }
     }
 }

@@ -356,11 +356,15 @@ impl Hub {
             None => "the repository is empty".to_owned(),
         };
         Error::Hub {
-            url: self.endpoint.with(repo.name().split('/')).to_string(),
-            repo: repo.to_string(),
-            expected: format!("file {pattern}"),
-            found: "none of that name".to_owned(),
-            hint,
+            url: self
+                .endpoint
+                .with(repo.name().split('/'))
+                .to_string()
+                .into(),
+            repo: repo.to_string().into(),
+            expected: format!("file {pattern}").into(),
+            found: "none of that name".into(),
+            hint: hint.into(),
         }
     }
 

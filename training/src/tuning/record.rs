@@ -159,7 +159,8 @@ pub(super) fn epochs_table(records: &[TuneRecord]) -> Result<Table, rankwise_dat
             columns.push((format!("{}_{key}", set.set), real(&of)));
         }
     }
-    let means: [(&str, fn(&ModuleRank) -> Option<f64>); 5] = [
+    type Measure = fn(&ModuleRank) -> Option<f64>;
+    let means: [(&str, Measure); 5] = [
         ("mean_numerical_rank", |m| {
             Some(m.measures.numerical_rank as f64)
         }),

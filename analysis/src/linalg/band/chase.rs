@@ -69,7 +69,7 @@ impl Band {
     }
 
     /// Clears all other superdiagonals.
-    pub fn to_bidiagonal(&mut self) {
+    pub fn chase(&mut self) {
         let n = self.size;
         let groups = n.saturating_sub(1).div_ceil(GROUP);
         // Group k is 2k rounds late: the hops that it must wait for are then done, and its columns

@@ -35,6 +35,6 @@ pub(super) fn through_a_band<T: Real>(mut a: Mat<T>) -> (Vec<f64>, Vec<f64>) {
     dense::to_band(&mut a);
     let mut band = chase::Band::new(&a);
     drop(a);
-    band.to_bidiagonal();
+    band.chase();
     band.diagonals()
 }
