@@ -191,8 +191,9 @@ fn threads_and_kills_leave_the_bits_alone() {
     let mut command = train(folder.path(), &whole, &methods);
     assert!(command.args(["--threads", "1"]).status().unwrap().success());
     let expected = contents(&whole);
-    // Three runs: config, three tables, and the last and the best of two files each.
-    assert_eq!(expected.len(), 3 * (4 + 2 * 2));
+    // Three runs: config, three tables, and the last and the best of two files each; beside an
+    // adapter a third.
+    assert_eq!(expected.len(), 3 * (4 + 2 * 2) + 2 * 2);
 
     let three = folder.path().join("three");
     let mut command = train(folder.path(), &three, &methods);

@@ -96,7 +96,16 @@ fn load(tuned: &Tuned, folder: &Path) {
         tuned.parameters.set(id, &tensor).unwrap();
         count += 1;
     }
-    assert_eq!(count, tuned.parameters.len());
+    assert_eq!(count, trained_there(tuned));
+}
+
+/// How many of our parameters train in PEFT as well: DeBERTa's pooler is a part of the head here,
+/// and stays frozen there.
+fn trained_there(tuned: &Tuned) -> usize {
+    let parts = tuned.parameters.parts();
+    parts
+        .filter(|(_, part)| !part.name.starts_with("pooler."))
+        .count()
 }
 
 /// The batch of a checkpoint's own case.
@@ -151,9 +160,19 @@ fn check(name: &str, text: &str) -> Tuned {
     let logits = flat(&tuned.outputs(&batch).unwrap()[0]);
     let error = distance(&logits, case.values("logits"));
     assert!(error < LOGITS, "{name}: logits differ by {error}");
-    let (loss, gradients) = pull(&tuned, &batch, at(0));
+    // PEFT leaves AdaLoRA's regulariser out where a model's loss is none of its own: the fixture of
+    // such a case has no other loss.
+    let is_bare = name.starts_with("vit") && name.ends_with("adalora");
+    let (loss, gradients) = match is_bare {
+        true => {
+            let bare = tuned.pull(&batch, None).unwrap();
+            (bare.loss, bare.gradients)
+        }
+        false => pull(&tuned, &batch, at(0)),
+    };
+    // A cross-entropy moves by at most twice what its logits do.
     let error = (loss - case.values("loss")[0]).abs();
-    assert!(error < 1e-5, "{name}: loss differs by {error}");
+    assert!(error < 2.0 * LOGITS, "{name}: loss differs by {error}");
     let theirs: Vec<_> = case
         .tensors
         .iter()
@@ -174,7 +193,7 @@ fn check(name: &str, text: &str) -> Tuned {
             "{name}: gradient of {part} differs by {error}"
         );
     }
-    assert_eq!(theirs.len(), tuned.parameters.len(), "{name}");
+    assert_eq!(theirs.len(), trained_there(&tuned), "{name}");
     tuned
 }
 
