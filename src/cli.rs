@@ -47,9 +47,12 @@ pub enum Command {
         --test test.csv --per-class 40 --out banking77.safetensors"
     )]
     Features(FeaturesOptions),
-    /// Train adapters of a classification head: one run for every method, rank and seed.
+    /// Fine-tune a transformer, or adapters of a classification head: one run for every method, rank
+    /// and seed.
     #[command(
-        after_help = "Examples:\n  rankwise train --method lora,rm-lora --rank 16,32 --seeds 0,1,2 --out runs\n  \
+        after_help = "Examples:\n  rankwise train --model all-MiniLM-L6-v2/ --task mrpc --data glue/ \
+        --method lora,rm-lora --out runs\n  \
+        rankwise train --method lora,rm-lora --rank 16,32 --seeds 0,1,2 --out runs\n  \
         rankwise train --config my.toml --set method.lambda=3e-4 --out runs\n  \
         rankwise train --method rm-lora --rank 16 --dump-config > my.toml"
     )]
@@ -187,7 +190,8 @@ pub struct TrainOptions {
     /// With --model: the folder of the task's data.
     #[arg(long, value_name = "DIR", requires = "model")]
     pub data: Option<PathBuf>,
-    /// Methods: full, lora, r-lora, gm-lora, rm-lora; with --model also those of `rankwise methods`.
+    /// Methods: full, lora, r-lora, gm-lora, rm-lora; with --model also bitfit, rs-lora, lora-plus,
+    /// dora, pissa, olora, vera, adalora, sora, dylora, prilora, delta-lora, bilora.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub method: Vec<String>,
     /// With --model: modules that get an update, by the ends of their names or regular expressions.
