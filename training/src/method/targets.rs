@@ -74,7 +74,8 @@ pub(crate) fn adapted(modules: &[Declared], targets: &[String]) -> Result<Vec<us
     if targets.is_empty() {
         let in_block = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
         let linear = |module: &Declared| {
-            matches!(module.kind, Kind::Linear | Kind::Conv1d) && in_block(&module.name)
+            let is_linear = matches!(module.kind, Kind::Linear | Kind::Conv1d);
+            is_linear && in_block(&module.name) && !module.is_head
         };
         return Ok((0..modules.len())
             .filter(|at| linear(&modules[*at]))
