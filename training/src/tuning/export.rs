@@ -241,8 +241,12 @@ fn write_checkpoint(
             tensors.push((name, bias.tensor(&tuned.parameters).to_dtype(DType::F32)?));
         }
     }
-    let text = read_text(&model.join("config.json"))?;
-    let mut config: Map<String, Json> = serde_json::from_str(&text).unwrap_or_default();
+    // The small layouts are known by their tensors alone.
+    let path = model.join("config.json");
+    let mut config: Map<String, Json> = match path.is_file() {
+        true => serde_json::from_str(&read_text(&path)?).unwrap_or_default(),
+        false => Map::new(),
+    };
     if !classes.is_empty() {
         let by_number = classes.iter().enumerate();
         let id2label = by_number
@@ -259,7 +263,10 @@ fn write_checkpoint(
         &tensors,
         Some([("format".to_owned(), "pt".to_owned())].into()),
     )?;
-    write_json(&folder.join("config.json"), &Json::Object(config))
+    if config.contains_key("model_type") {
+        write_json(&folder.join("config.json"), &Json::Object(config))?;
+    }
+    Ok(())
 }
 
 fn write_json(path: &Path, value: &Json) -> Result<(), Error> {
