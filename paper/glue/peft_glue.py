@@ -218,7 +218,7 @@ def main():
     parser.add_argument("--tasks", default="rte,mrpc,cola,stsb")
     parser.add_argument("--methods", default="lora,rm-lora")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=1e-3)
     arguments = parser.parse_args()
     for task in arguments.tasks.split(","):
