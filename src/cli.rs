@@ -184,6 +184,10 @@ pub struct TrainOptions {
     /// fixed features are trained.
     #[arg(long, value_name = "DIR|ID")]
     pub model: Option<String>,
+    /// With --model: a trained adapter whose numbers the run begins with; it says which modules are
+    /// adapted, R and α.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
     /// With --model: the task, such as mrpc, squad, banking77, text, cifar100, food101 or images.
     #[arg(long, value_name = "NAME", requires = "model")]
     pub task: Option<String>,

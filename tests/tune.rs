@@ -222,6 +222,45 @@ fn threads_and_kills_leave_the_bits_alone() {
 }
 
 #[test]
+fn a_run_begins_with_the_adapter_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let first = ["--epochs", "12", "--method", "lora"];
+    assert!(
+        train(folder.path(), &out, &first)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let adapter = out.join("text-lora-r4-s0/adapter");
+    let given = adapter.to_string_lossy().into_owned();
+    let on = ["--method", "rm-lora", "--adapter", &given, "--seed", "3"];
+    let mut command = train(folder.path(), &out, &on);
+    let slow = ["--set", "method.rank=2", "--learning-rate", "1e-4"];
+    assert!(command.args(slow).status().unwrap().success());
+    let run = out.join("text-rm-lora-r4-s3");
+    let table = |run: &Path| Table::read_parquet(&run.join("epochs.parquet")).unwrap();
+    let accuracy = |run: &Path| table(run).numbers("validation_accuracy").unwrap();
+    let (before, after) = (accuracy(adapter.parent().unwrap()), accuracy(&run));
+    // It begins where the other ended: a new run is at a third then.
+    assert!((after[0] - before[11]).abs() < 0.1, "{before:?}, {after:?}");
+    let text = fs::read_to_string(run.join("run.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let read = summary["model_sha256"].as_array().unwrap();
+    assert_eq!(read.last().unwrap()[0], "adapter_model.safetensors");
+    let notes = summary["notes"].as_array().unwrap();
+    let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("12 modules, R = 4");
+    assert!(notes.iter().any(is_told), "{notes:?}");
+
+    let message = refused(train(folder.path(), &out, &on).args(["--rank", "8"]));
+    assert!(message.contains("--rank: expected 4"), "{message}");
+    let other = folder.path().join("other");
+    let message = refused(train(folder.path(), &other, &on).args(["--targets", "query"]));
+    assert!(message.contains("method.targets"), "{message}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let (model, data) = prepare(folder.path());

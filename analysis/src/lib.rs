@@ -43,7 +43,7 @@ mod stored;
 mod update;
 mod writer;
 
-pub use adapter::vera_projections;
+pub use adapter::{TrainedAdapter, TrainedModule, TrainedTensor, vera_projections};
 pub use audit::{
     AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
     ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,

@@ -199,6 +199,9 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
     if let Some(model) = &options.model {
         set("model.path", text(model))?;
     }
+    if let Some(adapter) = &options.adapter {
+        set("model.adapter", text(&adapter.to_string_lossy()))?;
+    }
     if let Some(task) = &options.task {
         set("task.name", text(task))?;
     }
@@ -248,6 +251,12 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
                 }
                 let mut config = TuneConfig::from_toml(&toml::to_string(&own)?, "--method")?;
                 config.seed = *seed;
+                let rank = config.method.common.rank;
+                config = config.with_adapters_rank()?;
+                let found = config.method.common.rank;
+                if found != rank && !options.rank.is_empty() && method != "full" {
+                    bail!("--rank: expected {found}, the adapter's, found {rank}");
+                }
                 config.check("configuration")?;
                 // Full fine-tuning has no R, and is one run.
                 if !configs.contains(&config) {

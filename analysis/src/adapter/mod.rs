@@ -33,6 +33,7 @@ mod remainder;
 mod scale;
 mod settings;
 mod sorted;
+mod trained;
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -63,6 +64,7 @@ use recipe::{Factor, Recipe, Stored};
 pub(crate) use remainder::{Effect, Other};
 use settings::Settings;
 use sorted::Sorted;
+pub use trained::{TrainedAdapter, TrainedModule, TrainedTensor};
 
 /// Methods of PEFT whose updates are understood.
 const READ_METHODS: [&str; 7] = [

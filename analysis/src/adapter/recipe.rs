@@ -440,11 +440,11 @@ impl Adapter {
         })
     }
 
-    fn stored(&self, matrix: &Stored) -> Result<Array2<f64>, Error> {
+    pub(super) fn stored(&self, matrix: &Stored) -> Result<Array2<f64>, Error> {
         Ok(matrix.of(&self.weights.read(&matrix.tensor)?))
     }
 
-    fn column(&self, tensor: &str) -> Result<Array1<f64>, Error> {
+    pub(super) fn column(&self, tensor: &str) -> Result<Array1<f64>, Error> {
         Ok(Array1::from(self.weights.read(tensor)?))
     }
 

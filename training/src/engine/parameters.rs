@@ -102,6 +102,20 @@ impl Gathering {
         }
     }
 
+    /// Gives a parameter other first values.
+    ///
+    /// # Errors
+    /// If they have another shape.
+    pub fn set(&mut self, id: ParameterId, values: Tensor) -> Result<()> {
+        let part = &self.parts[id.0];
+        if part.shape != values.dims() {
+            let (name, expected, found) = (&part.name, &part.shape, values.dims());
+            candle_core::bail!("{name}: expected {expected:?}, found {found:?}");
+        }
+        self.values[id.0] = values;
+        Ok(())
+    }
+
     /// The parameters so far.
     pub fn parts(&self) -> &[Parameter] {
         &self.parts

@@ -175,9 +175,13 @@ impl Rule for AdaLora {
         Ok(())
     }
 
-    fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
+    fn scale(&self, alpha: f64, rank: usize) -> f64 {
         // PEFT's guard against a rank of zero; part of the method's scale everywhere.
         const GUARD: f64 = 1e-5;
+        alpha / (rank as f64 + GUARD)
+    }
+
+    fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
         const DEVIATION: f64 = 0.02;
         let declared = site.module.declared.clone();
         let (rank, seed, name) = (site.rank, site.seed, &declared.name);
@@ -187,7 +191,7 @@ impl Rule for AdaLora {
         };
         let a = factor("lora A", declared.inputs())?;
         let b = factor("lora B", declared.outputs())?;
-        let scale = site.alpha / (rank as f64 + GUARD);
+        let scale = self.scale(site.alpha, rank);
         let (a, b) = product::attach_factors(&mut site, a, b, scale);
         let gate = Tensor::zeros(rank, DType::F64, &Device::Cpu)?;
         let treatment = Treatment::WITHOUT_DECAY;

@@ -149,7 +149,7 @@ impl Rule for BiLora {
     }
 
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.settings.initialisation, scale)?;
         let (first, squash) = match self.settings.values {
             Values::Free => (1.0, Squash::None),

@@ -116,7 +116,7 @@ impl DeltaLora {
 
 impl Rule for DeltaLora {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         let declared = site.module.declared.clone();
         let Value::Frozen(first) = site.module.weight.clone() else {
             return Err(product::no_frozen_weight(&declared));

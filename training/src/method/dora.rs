@@ -58,7 +58,7 @@ struct Dora {
 
 impl Rule for Dora {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         let (a, b) = product::first_factors(&site, self.settings.initialisation)?;
         let declared = &site.module.declared;
         let Value::Frozen(weight) = &site.module.weight else {

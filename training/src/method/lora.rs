@@ -36,7 +36,7 @@ struct Lora {
 
 impl Rule for Lora {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.initialisation, scale)
     }
 

@@ -70,7 +70,7 @@ impl Rule for LoraPlus {
             let factors = ["lora_A", "lora_B"].map(|part| format!("{}.{part}", declared.name));
             self.of_embeddings.extend(factors);
         }
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.settings.initialisation, scale)
     }
 

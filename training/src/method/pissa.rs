@@ -58,7 +58,7 @@ impl Rule for Pissa {
     }
 
     fn attach(&mut self, site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         self.residual.attach(site, scale, scale.sqrt())
     }
 

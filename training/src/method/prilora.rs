@@ -181,7 +181,7 @@ impl Rule for PriLora {
     }
 
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.settings.initialisation, scale)?;
         let declared = &site.module.declared;
         let (name, inputs) = (declared.name.clone(), declared.inputs());

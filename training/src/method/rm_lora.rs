@@ -92,7 +92,7 @@ impl Masked {
 impl Rule for Masked {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
         self.ranks.push((site.module.id.0, site.rank));
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, FirstValues::default(), scale)
     }
 

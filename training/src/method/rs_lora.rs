@@ -35,8 +35,12 @@ struct RsLora {
 }
 
 impl Rule for RsLora {
+    fn scale(&self, alpha: f64, rank: usize) -> f64 {
+        alpha / (rank as f64).sqrt()
+    }
+
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / (site.rank as f64).sqrt();
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.initialisation, scale)
     }
 

@@ -121,6 +121,11 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         }
     }
 
+    /// s of an update of this α and R.
+    fn scale(&self, alpha: f64, rank: usize) -> f64 {
+        alpha / rank as f64
+    }
+
     /// Gives one module its update.
     ///
     /// # Errors

@@ -175,7 +175,7 @@ struct Sora {
 
 impl Rule for Sora {
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
-        let scale = site.alpha / site.rank as f64;
+        let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.settings.initialisation, scale)?;
         let name = &site.module.declared.name;
         let gate = normal(site.seed, &format!("sora gate {name}"), site.rank, 1.0);

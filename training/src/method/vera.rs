@@ -98,6 +98,10 @@ impl Rule for Vera {
         Ok(())
     }
 
+    fn scale(&self, _alpha: f64, _rank: usize) -> f64 {
+        1.0
+    }
+
     fn attach(&mut self, site: Site<'_>) -> Result<(), Error> {
         let Some((a, b)) = &self.projections else {
             return Err(setting("targets", "modules that were planned", "others"));

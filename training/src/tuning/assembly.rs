@@ -108,7 +108,14 @@ impl Tuned {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, Error> {
-        let prepared = Prepared::new(loaded, table, seed)?;
+        Self::of(Prepared::new(loaded, table, seed)?, dtype, device)
+    }
+
+    /// The same of what is prepared.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn of(prepared: Prepared, dtype: DType, device: &Device) -> Result<Self, Error> {
         Ok(Self {
             architecture: prepared.architecture,
             modules: prepared.modules,

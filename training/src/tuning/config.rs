@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use rankwise_data::TextColumns;
 use serde::{Deserialize, Serialize};
 
-use crate::method::MethodTable;
+use super::beginning::Beginning;
+use crate::method::{Method, MethodTable};
 use crate::{DeviceName, Error};
 
 /// Everything that a fine-tuning run depends on.
@@ -54,6 +55,10 @@ pub struct ModelSettings {
     /// The id's branch, tag or commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// A trained adapter, a file or folder, whose numbers the run begins with. It says which modules
+    /// are adapted, R and α.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
 }
 
 /// The `[task]` part.
@@ -236,6 +241,20 @@ impl TuneConfig {
     /// The configuration as TOML: what `--dump-config` prints and a run's folder keeps.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration of numbers and names is TOML")
+    }
+
+    /// Sets R to that of the adapter that the run begins with, if there is one; AdaLoRA's is its
+    /// budget and stays.
+    ///
+    /// # Errors
+    /// [`Error::Analysis`] if there is no adapter that could train on.
+    pub fn with_adapters_rank(mut self) -> Result<Self, Error> {
+        if let Some(path) = &self.model.adapter
+            && !matches!(self.method.method, Method::AdaLora(_))
+        {
+            self.method.common.rank = Beginning::read(path)?.rank();
+        }
+        Ok(self)
     }
 
     /// Checks every setting that does not depend on the model.

@@ -2,6 +2,7 @@
 
 mod assembly;
 mod batch;
+mod beginning;
 mod bench;
 mod change;
 mod config;
@@ -9,6 +10,7 @@ mod data;
 mod evaluate;
 mod export;
 mod folder;
+mod peft;
 mod ranks;
 mod record;
 mod rehearsal;
@@ -16,8 +18,6 @@ mod run;
 
 pub(crate) use assembly::{Prepared, Tuned};
 pub(crate) use batch::Item;
-#[cfg(test)]
-pub(crate) use batch::{Batch, Part};
 pub use bench::{StepBench, StepTime, cpu_seconds};
 pub use config::{
     EvaluationSettings, ModelSettings, OptimizerName, OptimizerSettings, ScheduleSettings, Shape,
@@ -29,3 +29,9 @@ pub use ranks::ModuleRank;
 pub use record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 pub use rehearsal::{Rehearsal, rehearse};
 pub use run::{TuneProgress, tune};
+#[cfg(test)]
+pub(crate) use {
+    batch::{Batch, Part},
+    beginning::Beginning,
+    peft::write_adapter,
+};

@@ -3,7 +3,7 @@
 //! Everything random is addressed by the number of the epoch or step, so that a killed run goes on
 //! from its last checkpoint to the same bits, at any number of threads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
@@ -11,13 +11,14 @@ use rand::seq::SliceRandom;
 use rankwise_data::{Prefetch, sha256_file, sha256_hex, stream};
 
 use super::batch::Batch;
+use super::beginning::Beginning;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
 use super::data::{Evaluated, Judged, Sources, TuneData};
 use super::evaluate::evaluate;
 use super::folder::{Checkpoint, Held, Notes, TuneFolder};
 use super::ranks::ranks;
 use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
-use super::{Tuned, export};
+use super::{Prepared, Tuned, export};
 use crate::Error;
 use crate::engine::optimizer::{Optimizer, Rule, gradient_norm};
 use crate::method::{Level, Made, Step, directional, moving};
@@ -134,6 +135,8 @@ pub(super) struct Run<'a> {
     pub steps: u64,
     notes: Vec<String>,
     model: &'a Path,
+    /// The file of the adapter that it begins with.
+    adapter: Option<PathBuf>,
 }
 
 impl<'a> Run<'a> {
@@ -177,7 +180,18 @@ impl<'a> Run<'a> {
                 return Err(too_long(longest, limit));
             }
         }
-        let tuned = Tuned::new(loaded, &config.method, config.seed, trained, &device)?;
+        let mut adapter = None;
+        let tuned = match &config.model.adapter {
+            None => Tuned::new(loaded, &config.method, config.seed, trained, &device)?,
+            Some(path) => {
+                let beginning = Beginning::read(path)?;
+                adapter = Some(beginning.file().to_owned());
+                let table = beginning.fitted(&config.method, &loaded.modules)?;
+                let mut prepared = Prepared::new(loaded, &table, config.seed)?;
+                notes.extend(beginning.fill(&mut prepared)?);
+                Tuned::of(prepared, trained, &device)?
+            }
+        };
         let o = &config.optimizer;
         let rule = match o.name {
             OptimizerName::Adamw => Rule::AdamW {
@@ -213,6 +227,7 @@ impl<'a> Run<'a> {
             per_epoch,
             notes,
             model: &sources.model,
+            adapter,
         })
     }
 
@@ -583,6 +598,7 @@ impl<'a> Run<'a> {
             })
             .collect();
         weights.sort();
+        weights.extend(self.adapter.clone());
         let passed_over = self.data.skip.skipped().iter();
         let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
         let earlier = match state.notes.records.last() {

@@ -1,5 +1,6 @@
 //! Every method on a small BERT (and single modules of every kind), in float64.
 
+mod adapters;
 mod beginnings;
 mod every;
 mod kinds;

@@ -19,7 +19,7 @@ const GRADIENT: f64 = 1e-4;
 /// Of a decomposition in float32 against ours in float64, relative to the largest entry.
 const DECOMPOSITION: f64 = 1e-4;
 
-fn folder(case: &str) -> PathBuf {
+pub(super) fn folder(case: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/peft");
     fixtures.join(case)
 }
@@ -109,7 +109,7 @@ fn trained_there(tuned: &Tuned) -> usize {
 }
 
 /// The batch of a checkpoint's own case.
-fn reference_batch(case: &Case) -> Batch {
+pub(super) fn reference_batch(case: &Case) -> Batch {
     let case = checkpoint(case);
     let part = Part {
         inputs: case.inputs(DType::F32),
@@ -121,7 +121,7 @@ fn reference_batch(case: &Case) -> Batch {
     }
 }
 
-fn checkpoint(case: &Case) -> Case {
+pub(super) fn checkpoint(case: &Case) -> Case {
     Case::read(case.notes["checkpoint"].as_str().unwrap())
 }
 
@@ -197,7 +197,7 @@ fn check(name: &str, text: &str) -> Tuned {
     tuned
 }
 
-const CHECKPOINTS: [&str; 4] = ["bert-cls", "deberta-v3-cls", "gpt2-cls", "vit-cls"];
+pub(super) const CHECKPOINTS: [&str; 4] = ["bert-cls", "deberta-v3-cls", "gpt2-cls", "vit-cls"];
 
 #[test]
 fn products() {
