@@ -10,7 +10,7 @@
 //!
 //! P is kept, Q, K and V are views of what their projections made.
 
-use candle_core::{D, DType, Result, Tensor, WithDType};
+use candle_core::{D, Result, Tensor, WithDType};
 
 use super::dropout::Drop;
 use super::host::{self, by_real};
@@ -213,7 +213,7 @@ pub(super) fn softmax(scores: Tensor, scale: f64, is_causal: bool) -> Result<Ten
         return Ok(scores);
     }
     let dtype = scores.dtype();
-    let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
+    let mut scores = (scores.to_dtype(host::wide(dtype))? * scale)?;
     if is_causal {
         let above: Vec<f32> = (0..queries * keys)
             .map(|at| {
@@ -263,15 +263,8 @@ pub(super) fn softmax_gradient(weights: &Tensor, dweights: Tensor, scale: f64) -
         return Ok(dweights);
     }
     let dtype = weights.dtype();
-    let weights = weights.to_dtype(wide(dtype))?;
-    let dweights = dweights.to_dtype(wide(dtype))?;
+    let weights = weights.to_dtype(host::wide(dtype))?;
+    let dweights = dweights.to_dtype(host::wide(dtype))?;
     let along = (&weights * &dweights)?.sum_keepdim(D::Minus1)?;
     ((weights * dweights.broadcast_sub(&along)?)? * scale)?.to_dtype(dtype)
-}
-
-pub(super) fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F16 | DType::BF16 => DType::F32,
-        other => other,
-    }
 }

@@ -162,7 +162,43 @@ pub(crate) fn exponentials<T: Real>(row: &mut [T]) -> (T, T) {
 
 /// Whether `tensor` is for the loops of the CPU: the others are computed by tensor operations.
 pub(crate) fn is_host(tensor: &Tensor) -> bool {
+    #[cfg(test)]
+    if elsewhere::is_meant() {
+        return false;
+    }
     tensor.device().is_cpu() && matches!(tensor.dtype(), DType::F32 | DType::F64)
+}
+
+/// The type that sums of numbers of a type are made in elsewhere.
+pub(crate) fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+/// For tests: what other devices compute with, in the precision of the CPU.
+#[cfg(test)]
+pub(crate) mod elsewhere {
+    use std::cell::Cell;
+
+    thread_local! {
+        static MEANT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn is_meant() -> bool {
+        MEANT.get()
+    }
+
+    /// Runs `body`, and the parts of batches in it, as if no tensor were the CPU's own.
+    pub(crate) fn compute<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+        // One thread, which is the one that is marked.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        pool.unwrap().install(|| {
+            MEANT.set(true);
+            body()
+        })
+    }
 }
 
 /// Runs a generic body with `T` = f32 or f64 after a tensor's type, which [`is_host`] has checked.

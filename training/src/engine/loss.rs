@@ -121,7 +121,8 @@ fn cross_entropy(outputs: &Tensor, classes: &[Option<u32>], share: f64) -> Resul
 }
 
 fn cross_entropy_elsewhere(outputs: &Tensor, classes: &[Option<u32>], share: f64) -> Result<Loss> {
-    let wide = outputs.to_dtype(DType::F32)?;
+    let dtype = host::wide(outputs.dtype());
+    let wide = outputs.to_dtype(dtype)?;
     let shifted = wide.broadcast_sub(&wide.max_keepdim(1)?)?;
     let exponentials = shifted.exp()?;
     let sums = exponentials.sum_keepdim(1)?;
@@ -129,10 +130,10 @@ fn cross_entropy_elsewhere(outputs: &Tensor, classes: &[Option<u32>], share: f64
     let (mut places, mut shares) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     for class in classes {
         places.push(class.unwrap_or(0));
-        shares.push(if class.is_some() { share as f32 } else { 0.0 });
+        shares.push(if class.is_some() { share } else { 0.0 });
     }
     let places = Tensor::from_vec(places, (rows, 1), outputs.device())?;
-    let shares = Tensor::from_vec(shares, (rows, 1), outputs.device())?;
+    let shares = Tensor::from_vec(shares, (rows, 1), outputs.device())?.to_dtype(dtype)?;
     let entropies = (sums.log()? - shifted.gather(&places, 1)?)?;
     let value = (entropies * &shares)?.to_dtype(DType::F64)?.sum_all()?;
     let gradient = exponentials.broadcast_mul(&(&shares / sums)?)?;

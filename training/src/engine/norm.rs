@@ -3,7 +3,7 @@
 //! With x̂ the normalised row and g = γ·dy: dx = (g − mean(g) − x̂ mean(g x̂))/√(σ² + ε), dγ = Σ dy x̂,
 //! dβ = Σ dy. Two numbers a row are kept; x̂ is made again.
 
-use candle_core::{D, DType, Result, Tensor, WithDType};
+use candle_core::{D, Result, Tensor, WithDType};
 
 use super::host::{self, Real, by_real};
 use super::parameters::ParameterId;
@@ -80,10 +80,7 @@ impl Tape<'_> {
     ) -> Result<Var> {
         // The statistics of half-precision rows are taken in float32.
         let dtype = x.value.dtype();
-        let inner = match dtype {
-            DType::F16 | DType::BF16 => DType::F32,
-            other => other,
-        };
+        let inner = host::wide(dtype);
         let wide = x.value.to_dtype(inner)?;
         let weight = weight.to_dtype(inner)?;
         let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;

@@ -375,8 +375,8 @@ pub(crate) fn gradient_norm(parameters: &Parameters, gradients: &Gradients) -> R
                 })?
             })
         } else {
-            let square = gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?;
-            f64::from(square.to_scalar::<f32>()?)
+            let square = gradient.to_dtype(host::wide(gradient.dtype()))?.sqr()?;
+            square.sum_all()?.to_dtype(DType::F64)?.to_scalar()?
         };
     }
     Ok(sum.sqrt())

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::*;
+use crate::engine::host::elsewhere;
 use crate::method::{Method, numbers};
 use crate::module::{Module, Modules, Squash, Value};
 
@@ -107,6 +108,22 @@ fn steps_change_the_output_and_merged_weights_give_the_same() {
         merge(&mut run.tuned.modules, &run.tuned.parameters);
         let error = relative(&run.outputs(), &outputs);
         assert!(error < ROUNDING, "{text}: {error}");
+    }
+}
+
+/// Of runs on other devices: there 1/(1 − p) of dropout is a number of float32.
+const ELSEWHERE: f64 = 1e-6;
+
+#[test]
+fn operations_of_other_devices_make_the_same_steps() {
+    for text in TABLES {
+        let after = || {
+            let mut run = Run::new(&table(text));
+            run.steps(4);
+            run.outputs()
+        };
+        let error = relative(&elsewhere::compute(after), &after());
+        assert!(error < ELSEWHERE, "{text}: {error}");
     }
 }
 

@@ -15,6 +15,7 @@ use safetensors::SafeTensors;
 use self::case::{Case, LOGITS, distance, everything, flat, gradients, largest};
 use super::vit::Vit;
 use super::{Head, Loaded};
+use crate::engine::host::elsewhere;
 use crate::engine::loss::loss;
 use crate::engine::optimizer::{Optimizer, Rule};
 use crate::module::Kind;
@@ -124,6 +125,27 @@ fn bert() {
     for name in ["bert-cls", "bert-regression", "bert-pair-types", "bert-qa"] {
         check(name);
     }
+}
+
+/// The tensor operations that a GPU computes with, on the CPU: the same numbers.
+#[test]
+fn operations_of_other_devices() {
+    elsewhere::compute(|| {
+        for name in [
+            "bert-cls",
+            "bert-qa",
+            "roberta-cls",
+            "gpt2-cls",
+            "gpt2-lm",
+            "vit-cls",
+            "deberta-v3-cls",
+            "deberta-c2p",
+            "deberta-p2c",
+            "deberta-conv",
+        ] {
+            check(name);
+        }
+    });
 }
 
 #[test]
