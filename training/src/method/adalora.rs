@@ -22,8 +22,9 @@
 //! E gets no weight decay, like all gates here (the authors' AdamW decays it).
 //!
 //! `rank` is the target's mean; a module begins with `first_rank`/`rank` times its own. The paper's
-//! regulariser is the sum of squares above; PEFT's code has γ/n Σ ‖·‖_F over the n factors instead,
-//! not squared: `regulariser` has both. The mask at T − t_f is PEFT's; the authors' code draws it only
+//! regulariser is the sum of squares above; the authors' code and PEFT have γ/n Σ ‖·‖_F over the n factors
+//! instead, not squared: `regulariser` has both. The default is the code's, to which the γ of 0.1 of its
+//! scripts belongs: the gradient of the sum of squares is 2n‖·‖_F times as large. The mask at T − t_f is PEFT's; the authors' code draws it only
 //! if ΔT divides T − t_f, and then again from the same scores after every step.
 //!
 //! In PEFT: `peft_type` ADALORA with `lora_A`, `lora_B`, `lora_E` (R × 1), without `.weight`, and the
@@ -48,10 +49,10 @@ use crate::module::{Modules, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Orthogonal {
-    /// Σ ‖·‖²_F, the paper's.
-    #[default]
+    /// Σ ‖·‖²_F, the paper's formula.
     SquaredSum,
-    /// The mean of ‖·‖_F over all factors, PEFT's.
+    /// The mean of ‖·‖_F over all factors, the authors' code's and PEFT's.
+    #[default]
     MeanNorm,
 }
 

@@ -9,16 +9,23 @@
 //! level 2 (one step):             λ on D₂;   everything else stands still
 //! ```
 //!
-//! λ is free, a softmax, or near-binary (a logistic function with an entropy penalty). What stands
-//! still keeps its moments: each level has its own optimiser. The second level's gradient is of first
-//! order: the dependence of P and Q on λ is not unrolled. Q begins as LoRA's A, P at zero and λ at 1
-//! (free), 1/R (softmax) or 1/2 (binary): the first level then has a gradient at once, and the second
-//! after it; with λ = 0 the first would have none. The authors' code could not be read; share, steps
-//! and weights are settings, their defaults ours. The authors may train λ once more on all data
-//! afterwards, which is not done here.
+//! λ is a softmax (the paper's choice), free, or near-binary (a logistic function with an entropy
+//! penalty). What stands still keeps its moments: each level has its own optimiser. The paper's problem
+//! is nested: P and Q of the second level are those that the first reaches for this λ. Its gradient here
+//! is DARTS's first-order approximation; the part through P and Q, which the library that the authors
+//! name adds by finite differences, is left out. Both levels share the steps of an epoch: P and Q get
+//! `inner_steps` of every `inner_steps` + 1. Q begins as LoRA's A, P at zero and λ at 1/R (softmax), 1
+//! (free) or 1/2 (binary): the first level then has a gradient at once, and the second after it; with
+//! λ = 0 the first would have none.
 //!
-//! The rank is the number of λ away from zero. In PEFT: a plain LoRA with λ multiplied into B, or
-//! AdaLoRA's tensors with E = λ. Source: the paper's section 3, from memory.
+//! The share of 0.2 is the paper's (8 : 2). Neither its whole text nor its code could be read; the
+//! numbers of steps, the weights and the first values are settings with our defaults. γ multiplies a sum
+//! of squares; the same authors' later code has the mean of unsquared norms, to which a γ of 0.1 there
+//! belongs.
+//!
+//! The rank is the number of λ away from zero (a softmax has none). In PEFT: a plain LoRA with λ
+//! multiplied into B, or AdaLoRA's tensors with E = λ. Source: arXiv 2403.13037, sections 3.1 to 4.4 as
+//! its reviews quote them; t2ance/BiDoRA (e7922af), the authors' next; leopard-ai/betty (cb6221f).
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -35,11 +42,11 @@ use crate::module::{Modules, Squash, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Values {
-    /// Any numbers.
-    #[default]
-    Free,
     /// Positive, with the sum 1 in every module.
+    #[default]
     Softmax,
+    /// Any numbers.
+    Free,
     /// Between 0 and 1, drawn to both ends by the entropy penalty.
     Binary,
 }

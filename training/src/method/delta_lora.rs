@@ -14,7 +14,7 @@
 //! and a checkpoint keeps B* and A* instead of W (W₀ stays in memory beside W). The whole update, W's change and the branch
 //! together, is s((1 + λ) B A − λ B* A*): of rank 2R at most, against what the title says. In PEFT a
 //! plain LoRA of rank 2R and α doubled: [(1 + λ)B, −λB*] and [A; A*]. Dropout has to be 0, since W's
-//! change sees none. Source: the paper's algorithm 1, through a third-party copy; λ = 2, K = 500.
+//! change sees none. Source: the paper's algorithm 1, through a third-party copy; λ = 2, K = 500 there.
 
 use std::collections::BTreeMap;
 
@@ -27,14 +27,19 @@ use crate::Error;
 use crate::engine::{ParameterId, Parameters};
 use crate::module::{ModuleId, Modules, Value};
 
+/// K of the paper's runs.
+const USUAL_START: u64 = 500;
+
 /// Delta-LoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// λ.
     pub lambda: f64,
-    /// K: the last step (from 0) after which W stands still.
-    pub start: u64,
+    /// K: the last step (from 0) after which W stands still; `None`: 500, but at most a tenth of the
+    /// run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
     /// How A begins.
     pub initialisation: FirstValues,
 }
@@ -43,7 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             lambda: 2.0,
-            start: 500,
+            start: None,
             initialisation: FirstValues::default(),
         }
     }
@@ -60,6 +65,19 @@ impl Settings {
             settings: self.clone(),
             sites: BTreeMap::new(),
         }))
+    }
+}
+
+impl Settings {
+    /// K in a run of `of` steps.
+    fn start(&self, of: u64) -> Result<u64, Error> {
+        let start = self.start.unwrap_or(USUAL_START.min(of / 10));
+        // Otherwise the run would be plain LoRA under another name.
+        if start.saturating_add(1) >= of && of > 1 {
+            let expected = format!("fewer than the run's {of} steps, so that the weight moves");
+            return Err(setting("start", expected, start));
+        }
+        Ok(start)
     }
 }
 
@@ -136,7 +154,7 @@ impl Rule for DeltaLora {
     }
 
     fn begin(&mut self, step: Step, _: &mut Modules, parameters: &Parameters) -> Result<(), Error> {
-        if step.number <= self.settings.start {
+        if step.number <= self.settings.start(step.of)? {
             return Ok(());
         }
         for moving in self

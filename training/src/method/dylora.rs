@@ -10,9 +10,11 @@
 //! still, moments and all, as does everything but direction b in the frozen variant. A layer with a
 //! smaller R than the largest uses all its directions for every b beyond.
 //!
-//! The layer is read from the authors' file, the sampling from third-party code; the paper allows any
-//! distribution. The trained update is used, evaluated and exported at one rank: in PEFT a plain
-//! LoRA of that rank b whose α is ours. Source: the paper's algorithm 1; Huawei's `lora.py`.
+//! Layer and sampling are read from the authors' code, whose script trains the frozen variant (there
+//! the other directions get a gradient of zero, so that what is left of Adam's momentum moves them) and
+//! evaluates at every rank; the paper allows any distribution. The trained update is used, evaluated and
+//! exported at one rank: in PEFT a plain LoRA of that rank b whose α is ours. Source: the paper's
+//! algorithm 1; huawei-noah/Efficient-NLP (bb44348), `DyLoRA/`.
 
 use rand::Rng;
 use rankwise_data::stream;

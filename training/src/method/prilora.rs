@@ -10,9 +10,11 @@
 //! There is no lasting mask: pruned entries keep their moments and may grow again; B is never pruned.
 //! The layer is the first number in a module's name; ranks of modules without one, or with a rank of
 //! their own, stay. r_s and r_f are by default half and one and a half of `rank`, so that the mean is
-//! `rank` (the paper: 4 and 12). The authors' code could not be read: decay, share, period, group and
-//! rounding are settings. Of embeddings, x is one-hot and ‖x_j‖₂ the root of how often entry j
-//! occurs. In PEFT: a plain LoRA with `rank_pattern`. Source: the paper's section 3.
+//! `rank`. The rule of the ranks, the pruning of A alone and a moving average of the inputs are the
+//! paper's, as its abstract and its reviews tell them; 0.9, 40, one half, 4 to 12 for R = 8, the group
+//! and the rounding are settings whose defaults are from memory (the code attached to the paper could
+//! not be read). Of embeddings, x is one-hot and ‖x_j‖₂ the root of how often entry j occurs. In PEFT:
+//! a plain LoRA with `rank_pattern`. Source: Findings of EACL 2024, pages 252 to 263.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -133,7 +133,7 @@ impl Layer {
     }
 }
 
-const METHODS: [&str; 12] = [
+const METHODS: [&str; 13] = [
     "name = \"lora\"",
     "name = \"rs-lora\"",
     "name = \"dora\"",
@@ -144,7 +144,8 @@ const METHODS: [&str; 12] = [
     "name = \"adalora\"",
     "name = \"sora\"",
     "name = \"prilora\"",
-    "name = \"bilora\"\nvalues = \"softmax\"",
+    "name = \"bilora\"",
+    "name = \"bilora\"\nvalues = \"free\"",
     "name = \"bilora\"\nvalues = \"binary\"",
 ];
 
