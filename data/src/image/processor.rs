@@ -70,18 +70,18 @@ enum Size {
 }
 
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` of a model's folder; what it leaves out, or all of it where
-    /// there is none, is as [`default`](Self::default).
+    /// Reads `preprocessor_config.json` of a model's folder; what it leaves out is as
+    /// [`default`](Self::default). `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Io`] if the file is there and cannot be read; [`Error::Format`] naming the key that
     /// is not understood: filters other than bilinear (2) and bicubic (3), sizes other than a height
     /// and a width, and crops, are not.
-    pub fn load(folder: &Path) -> Result<Self, Error> {
+    pub fn load(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join("preprocessor_config.json");
         match std::fs::read(&path) {
-            Ok(bytes) => Self::parse(&path, &bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Ok(bytes) => Self::parse(&path, &bytes).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(&path, "read")(error)),
         }
     }

@@ -1,9 +1,12 @@
-//! SQuAD 1.1: questions about paragraphs, with the answers' places in them.
+//! SQuAD 1.1: questions about paragraphs, with the answers' places in them: the official JSON, or the
+//! Hub's Parquet.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use polars::prelude::{Column, DataType};
 use serde::Deserialize;
 
+use crate::shard::Shard;
 use crate::{Error, Provenance, SkipBad};
 
 /// An answer and where it stands.
@@ -86,17 +89,120 @@ impl Squad {
                 questions.extend(skip.take(question)?);
             }
         }
+        Self::of(questions, &[path.to_path_buf()])
+    }
+
+    /// Reads Parquet as the Hub has it (`rajpurkar/squad`): columns `id`, `question`, `context`, and
+    /// `answers`, a struct of the lists `text` and `answer_start`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and for a column that is missing or of another type.
+    pub fn parquet(files: &[PathBuf], skip: &mut SkipBad) -> Result<Self, Error> {
+        let mut questions = Vec::new();
+        for path in files {
+            let shard = Shard::open(path)?;
+            for rows in shard.groups() {
+                let frame = shard.read(rows, &["id", "question", "context", "answers"])?;
+                let column = |name: &str| {
+                    let found = frame.column(name);
+                    found.map_err(|error| {
+                        Error::format(path, "columns", "SQuAD's", error.to_string())
+                    })
+                };
+                let (ids, asked) = (
+                    texts(path, column("id")?)?,
+                    texts(path, column("question")?)?,
+                );
+                let contexts = texts(path, column("context")?)?;
+                let answers = answers(path, column("answers")?)?;
+                let rows = ids.into_iter().zip(asked).zip(contexts).zip(answers);
+                for (((id, asked), context), answers) in rows {
+                    let asked = Asked {
+                        id,
+                        question: asked,
+                        answers,
+                    };
+                    questions.extend(skip.take(question(path, &context, asked))?);
+                }
+            }
+        }
+        Self::of(questions, files)
+    }
+
+    fn of(questions: Vec<Question>, files: &[PathBuf]) -> Result<Self, Error> {
         if questions.is_empty() {
+            let path = files.first().map_or(Path::new("."), PathBuf::as_path);
             return Err(Error::format(path, "questions", "at least one", "none"));
         }
         Ok(Self {
             questions,
             provenance: Provenance {
-                files: vec![path.to_path_buf()],
+                files: files.to_vec(),
                 notes: Vec::new(),
             },
         })
     }
+}
+
+/// A column of texts, none of which is missing.
+fn texts(path: &Path, column: &Column) -> Result<Vec<String>, Error> {
+    let wrong = |found: String| {
+        let what = format!("column {}", column.name());
+        Error::format(path, what, "a text in every row", found)
+    };
+    let texts = column
+        .str()
+        .map_err(|_| wrong(column.dtype().to_string()))?;
+    let rows = texts.iter().enumerate();
+    rows.map(|(row, text)| {
+        text.map(str::to_owned)
+            .ok_or_else(|| wrong(format!("nothing in row {}", row + 1)))
+    })
+    .collect()
+}
+
+/// The answers of every row.
+fn answers(path: &Path, column: &Column) -> Result<Vec<Vec<Found>>, Error> {
+    let wrong = || {
+        let expected = "structs of lists text (texts) and answer_start (whole numbers)";
+        Error::format(path, "column answers", expected, column.dtype().to_string())
+    };
+    let lists = column.struct_().map_err(|_| wrong())?;
+    let list = |name: &str| lists.field_by_name(name).map_err(|_| wrong());
+    let (texts, starts) = (list("text")?, list("answer_start")?);
+    let (texts, starts) = (
+        texts.list().map_err(|_| wrong())?,
+        starts.list().map_err(|_| wrong())?,
+    );
+    let mut rows = Vec::with_capacity(column.len());
+    for row in 0..column.len() {
+        let (Some(texts), Some(starts)) = (texts.get_as_series(row), starts.get_as_series(row))
+        else {
+            rows.push(Vec::new());
+            continue;
+        };
+        let starts = starts.cast(&DataType::Int64).map_err(|_| wrong())?;
+        let (texts, starts) = (
+            texts.str().map_err(|_| wrong())?,
+            starts.i64().map_err(|_| wrong())?,
+        );
+        if texts.len() != starts.len() {
+            let what = format!("answers of row {}", row + 1);
+            let expected = format!("{} places", texts.len());
+            return Err(Error::format(
+                path,
+                what,
+                expected,
+                starts.len().to_string(),
+            ));
+        }
+        let found = texts.iter().zip(starts.iter()).map(|(text, start)| Found {
+            text: text.unwrap_or_default().to_owned(),
+            answer_start: start.unwrap_or(-1),
+        });
+        rows.push(found.collect());
+    }
+    Ok(rows)
 }
 
 fn question(path: &Path, context: &str, asked: Asked) -> Result<Question, Error> {
@@ -135,6 +241,8 @@ fn question(path: &Path, context: &str, asked: Asked) -> Result<Question, Error>
 
 #[cfg(test)]
 mod tests {
+    use polars::prelude::*;
+
     use super::*;
 
     fn read(answers: &str, skip: &mut SkipBad) -> Result<Squad, Error> {
@@ -148,6 +256,71 @@ mod tests {
         );
         std::fs::write(&path, text).unwrap();
         Squad::read(&path, skip)
+    }
+
+    /// The frame of the Hub's columns.
+    fn frame(starts: &[i32]) -> DataFrame {
+        let texts = Series::new("text".into(), ["Beethoven", "Für Élise"]);
+        let starts = Series::new("answer_start".into(), starts);
+        let lists = |name: &str, series: &Series| {
+            let rows = [series.slice(0, 1), series.slice(1, series.len())];
+            Series::new(name.into(), rows).into_column()
+        };
+        let fields = [lists("text", &texts), lists("answer_start", &starts)];
+        let answers = DataFrame::new(2, fields.to_vec())
+            .unwrap()
+            .into_struct("answers".into());
+        let context = "Für Élise is by Beethoven.";
+        let columns = vec![
+            Series::new("id".into(), ["a1", "a2"]).into_column(),
+            Series::new("title".into(), ["t", "t"]).into_column(),
+            Series::new("context".into(), [context, context]).into_column(),
+            Series::new("question".into(), ["Who?", "What?"]).into_column(),
+            answers.into_series().into_column(),
+        ];
+        DataFrame::new(2, columns).unwrap()
+    }
+
+    #[test]
+    fn parquet_has_what_json_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("validation-00000-of-00001.parquet");
+        let parquet = |mut frame: DataFrame, skip: &mut SkipBad| {
+            let file = std::fs::File::create(&path).unwrap();
+            ParquetWriter::new(file).finish(&mut frame).unwrap();
+            Squad::parquet(std::slice::from_ref(&path), skip)
+        };
+        let good = r#"{"text": "Beethoven", "answer_start": 16}"#;
+        let json = read(good, &mut SkipBad::default()).unwrap();
+        let same = parquet(frame(&[16, 0]), &mut SkipBad::default()).unwrap();
+        assert_eq!(same.questions, json.questions);
+        let fault = |frame| {
+            parquet(frame, &mut SkipBad::default())
+                .unwrap_err()
+                .to_string()
+        };
+        let moved = fault(frame(&[17, 0]));
+        assert!(
+            moved.contains("question a1") && moved.contains("at character 17"),
+            "{moved}"
+        );
+        let more = fault(frame(&[16, 0, 0]));
+        assert!(
+            more.contains("answers of row 2: expected 1 places, found 2"),
+            "{more}"
+        );
+        let none = fault(frame(&[16, 0]).drop("answers").unwrap());
+        assert!(none.contains("answers"), "{none}");
+        let mut frame = frame(&[16, 0]);
+        frame.rename("title", "answers_old".into()).unwrap();
+        frame
+            .with_column(Series::new("answers".into(), ["x", "y"]).into_column())
+            .unwrap();
+        let other = fault(frame);
+        assert!(
+            other.contains("column answers: expected structs of lists"),
+            "{other}"
+        );
     }
 
     #[test]

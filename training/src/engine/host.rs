@@ -177,30 +177,6 @@ pub(crate) fn wide(dtype: DType) -> DType {
     }
 }
 
-/// For tests: what other devices compute with, in the precision of the CPU.
-#[cfg(test)]
-pub(crate) mod elsewhere {
-    use std::cell::Cell;
-
-    thread_local! {
-        static MEANT: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(super) fn is_meant() -> bool {
-        MEANT.get()
-    }
-
-    /// Runs `body`, and the parts of batches in it, as if no tensor were the CPU's own.
-    pub(crate) fn compute<R: Send>(body: impl FnOnce() -> R + Send) -> R {
-        // One thread, which is the one that is marked.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        pool.unwrap().install(|| {
-            MEANT.set(true);
-            body()
-        })
-    }
-}
-
 /// Runs a generic body with `T` = f32 or f64 after a tensor's type, which [`is_host`] has checked.
 macro_rules! by_real {
     ($tensor:expr, |$number:ident| $body:expr) => {
@@ -282,5 +258,29 @@ impl<T: Real, F: FnOnce(&mut [T])> InplaceOp1 for InPlace<T, F> {
             body(&mut T::slice_mut(storage)?[range]);
         }
         Ok(())
+    }
+}
+
+/// For tests: what other devices compute with, in the precision of the CPU.
+#[cfg(test)]
+pub(crate) mod elsewhere {
+    use std::cell::Cell;
+
+    thread_local! {
+        static MEANT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn is_meant() -> bool {
+        MEANT.get()
+    }
+
+    /// Runs `body`, and the parts of batches in it, as if no tensor were the CPU's own.
+    pub(crate) fn compute<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+        // One thread, which is the one that is marked.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        pool.unwrap().install(|| {
+            MEANT.set(true);
+            body()
+        })
     }
 }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use rankwise_data::ImageProcessor;
 use serde_json::{Map, Value};
 
 use super::small_vit;
@@ -76,6 +77,37 @@ impl ModelConfig {
 
     fn value(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())
+    }
+
+    /// How images are made ready where no `preprocessor_config.json` says it: at the model's own size,
+    /// with `image_mean` and `image_std` if the configuration has them, else with ½.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for values that are no such numbers.
+    pub fn image_processor(&self) -> Result<ImageProcessor, Error> {
+        let side = self.size_or("image_size", Some(224))?;
+        let usual = ImageProcessor::default();
+        let deviation = self.channels("image_std", usual.deviation)?;
+        if !deviation.iter().all(|one| *one > 0.0) {
+            let found = format!("{deviation:?}");
+            return Err(self.wrong("image_std", "three positive numbers", found));
+        }
+        Ok(ImageProcessor {
+            width: side,
+            height: side,
+            mean: self.channels("image_mean", usual.mean)?,
+            deviation,
+            ..usual
+        })
+    }
+
+    /// Three numbers, for red, green and blue.
+    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3], Error> {
+        let Some(value) = self.value(key) else {
+            return Ok(default);
+        };
+        serde_json::from_value(value.clone())
+            .map_err(|_| self.wrong(key, "three numbers", value.to_string()))
     }
 
     /// A text, if the key is there.

@@ -11,14 +11,15 @@
 //! by one matrix (`in_proj_weight`), and normalise with ε = 10⁻⁵.
 //!
 //! How many heads there are cannot be read from shapes: heads of [`HEAD_WIDTH`] numbers are assumed,
-//! which both known checkpoints have (8 of 128 and 4 of 64). A file [`OVERRIDE`] beside the weights,
+//! which both known checkpoints have (8 of 128 and 4 of 64). Nor can the mean and deviation of the
+//! images' colours: those of the known checkpoints are assumed. A file [`OVERRIDE`] beside the weights,
 //! a JSON object such as `{"num_attention_heads": 8}`, replaces any value.
 
 use std::path::Path;
 
 use candle_core::Result as TensorResult;
 use rankwise_analysis::Checkpoint;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::config::ModelConfig;
 use super::patches::PatchEmbedding;
@@ -41,7 +42,7 @@ const HEAD_WIDTH: usize = 16;
 const OVERRIDE: &str = "rankwise-model.json";
 
 /// Names of a layout's tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Layout {
     model_type: &'static str,
     is_pre_norm: bool,
@@ -53,6 +54,9 @@ pub(crate) struct Layout {
     inner: &'static str,
     output: &'static str,
     head: &'static str,
+    /// What the known checkpoint of the layout was trained with, by red, green and blue.
+    mean: [f64; 3],
+    deviation: [f64; 3],
 }
 
 const LAYOUTS: [Layout; 2] = [
@@ -66,6 +70,8 @@ const LAYOUTS: [Layout; 2] = [
         inner: "linear1",
         output: "linear2",
         head: "mlp_head",
+        mean: [0.4914, 0.4822, 0.4465],
+        deviation: [0.2023, 0.1994, 0.2010],
     },
     Layout {
         model_type: PRE_NORM,
@@ -77,6 +83,8 @@ const LAYOUTS: [Layout; 2] = [
         inner: "mlp.0",
         output: "mlp.2",
         head: "out_head",
+        mean: [0.0; 3],
+        deviation: [1.0; 3],
     },
 ];
 
@@ -119,6 +127,8 @@ impl Layout {
         ] {
             values.insert(key.to_owned(), value.into());
         }
+        values.insert("image_mean".to_owned(), json!(self.mean));
+        values.insert("image_std".to_owned(), json!(self.deviation));
         if width.is_multiple_of(HEAD_WIDTH) {
             values.insert(
                 "num_attention_heads".to_owned(),

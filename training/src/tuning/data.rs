@@ -13,7 +13,7 @@ use super::batch::{Item, Target};
 use super::config::{TaskSettings, TuneConfig};
 use crate::Error;
 use crate::metric::{Metric, glue_metrics};
-use crate::model::Head;
+use crate::model::{Head, ModelConfig};
 
 /// Names of the tasks, for messages.
 const NAMES: &str = "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, banking77, text, \
@@ -359,9 +359,10 @@ fn squad(settings: &TaskSettings, model: &Path, skip: &mut SkipBad) -> Result<Tu
         max_length: settings.max_length,
         stride: settings.stride,
     };
-    let find = |given: Option<&PathBuf>, name: &str| -> Result<PathBuf, Error> {
+    // Given, or the official JSON in the folder, or the Hub's Parquet.
+    let find = |given: Option<&PathBuf>, name: &str, part: Part| -> Result<Vec<PathBuf>, Error> {
         if let Some(path) = given {
-            return Ok(path.clone());
+            return Ok(vec![path.clone()]);
         }
         let mut found: Vec<_> = std::fs::read_dir(&settings.data)
             .into_iter()
@@ -373,15 +374,26 @@ fn squad(settings: &TaskSettings, model: &Path, skip: &mut SkipBad) -> Result<Tu
             })
             .collect();
         found.sort();
-        found.into_iter().next().ok_or_else(|| Error::Setting {
-            origin: "configuration".to_owned(),
-            key: "task.data".to_owned(),
-            expected: format!("a folder with {name}-v1.1.json"),
-            found: settings.data.display().to_string(),
-        })
+        found.truncate(1);
+        if found.is_empty() && settings.data.is_dir() {
+            found = parquet_files(&settings.data, part)?;
+        }
+        match found.is_empty() {
+            false => Ok(found),
+            true => Err(Error::Setting {
+                origin: "configuration".to_owned(),
+                key: "task.data".to_owned(),
+                expected: format!("a folder with {name}-v1.1.json, or {part} in Parquet"),
+                found: settings.data.display().to_string(),
+            }),
+        }
     };
-    let mut read = |path: PathBuf| -> Result<_, Error> {
-        let squad = Squad::read(&path, skip)?;
+    let mut read = |files: Vec<PathBuf>| -> Result<_, Error> {
+        let is_parquet = |path: &PathBuf| path.extension().is_some_and(|end| end == "parquet");
+        let squad = match files.as_slice() {
+            [file] if !is_parquet(file) => Squad::read(file, skip)?,
+            files => Squad::parquet(files, skip)?,
+        };
         let mut windows = Vec::new();
         for (index, question) in squad.questions.iter().enumerate() {
             for window in windowing.windows(&tokenizer, question)? {
@@ -396,8 +408,9 @@ fn squad(settings: &TaskSettings, model: &Path, skip: &mut SkipBad) -> Result<Tu
         let source = Source::Texts(Arc::new(items.collect()));
         Ok((source, windows, squad))
     };
-    let (train, _, train_squad) = read(find(settings.train.as_ref(), "train")?)?;
-    let (source, windows, dev) = read(find(settings.validation.as_ref(), "dev")?)?;
+    let (train, _, train_squad) = read(find(settings.train.as_ref(), "train", Part::Train)?)?;
+    let (source, windows, dev) =
+        read(find(settings.validation.as_ref(), "dev", Part::Validation)?)?;
     Ok(TuneData {
         head: Head::Span,
         classes: Vec::new(),
@@ -421,7 +434,10 @@ fn images(
     seed: u64,
     skip: &mut SkipBad,
 ) -> Result<TuneData, Error> {
-    let processor = Arc::new(ImageProcessor::load(model)?);
+    let processor = Arc::new(match ImageProcessor::load(model)? {
+        Some(processor) => processor,
+        None => ModelConfig::read(model)?.image_processor()?,
+    });
     let folder = &settings.data;
     let mut read = |part: Part| -> Result<ImageSet, Error> {
         let files = parquet_files(folder, part)?;
