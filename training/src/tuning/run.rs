@@ -105,7 +105,7 @@ pub fn tune(
                 &run.tuned,
                 config,
                 &run.data.classes,
-                &folder.path,
+                folder.path(),
                 &sources.model,
             )?;
         }
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
             state.notes.wall_seconds = earlier + start.elapsed().as_secs_f64();
             if let Some(folder) = folder {
                 if is_better {
-                    let best = folder.path.join("best");
+                    let best = folder.path().join("best");
                     export::write(
                         &self.tuned,
                         self.config,
