@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
             selected.sort_unstable();
             Some(selected)
         };
-        let settings = self.config.adamw();
+        let update = self.config.update();
         let mut selected = draw();
         let size = self.config.schedule.batch_size;
         for start in (0..count).step_by(size) {
@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
             }
             let batch = shuffled.slice(start, size.min(count - start))?;
             let gradients = self.head.gradients(&batch, selected.as_deref())?;
-            self.head.apply(&gradients, selected.as_deref(), settings)?;
+            self.head.apply(&gradients, selected.as_deref(), update)?;
         }
         Ok(())
     }
