@@ -99,12 +99,7 @@ pub fn train(
         seed: config.seed,
         data_sha256: task.sha256.clone(),
         config_sha256,
-        platform: format!(
-            "{}-{}-{}",
-            std::env::consts::OS,
-            std::env::consts::ARCH,
-            config.device
-        ),
+        platform: config.device.platform(),
         stop_reason,
         epochs: records.len(),
         trainable_parameters: run.head.state().0.elem_count() / 3,
