@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::ArrayView2;
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 use rankwise_analysis::{
     Epsilon, Side, TauRule, linalg, measures, orthogonality, product_singular_values,
 };
@@ -14,6 +14,7 @@ use super::method::MaskPeriod;
 use super::model::{Head, Rows};
 use super::record::{EpochRecord, RunSummary, StopReason};
 use super::task::Task;
+use crate::method::mask::drawn;
 use crate::{Error, Precision, RunConfig};
 
 /// Rows that are scored at once: few enough for their logits to stay in the cache.
@@ -150,12 +151,7 @@ impl<'a> Run<'a> {
         let mut mask_rng = stream(seed, "mask", epoch as u64);
         let mut draw = || -> Option<Vec<u32>> {
             let (rank, directions) = (method.rank?, method.directions?);
-            let mut selected: Vec<u32> = index::sample(&mut mask_rng, rank, directions)
-                .into_iter()
-                .map(|direction| direction as u32)
-                .collect();
-            selected.sort_unstable();
-            Some(selected)
+            Some(drawn(&mut mask_rng, rank, directions))
         };
         let update = self.config.update();
         let mut selected = draw();
