@@ -50,10 +50,9 @@ impl Bert {
         config.only("position_embedding_type", "absolute")?;
         config.only("is_decoder", "false")?;
         let width = config.size("hidden_size")?;
-        let heads = config.heads("num_attention_heads", width)?;
+        let design = Design::as_in_bert(config, false, 1e-12, "gelu", 0.1)?;
         let inner = config.size("intermediate_size")?;
         let positions = config.size("max_position_embeddings")?;
-        let dropout = config.probability_or("hidden_dropout_prob", 0.1)?;
         let prefix = if is_roberta { "roberta" } else { "bert" };
         let name = |part: &str| format!("{prefix}.embeddings.{part}");
         let words = modules.embedding(&name("word_embeddings"), config.size("vocab_size")?, width);
@@ -70,7 +69,7 @@ impl Bert {
                         key: modules.linear(&name("attention.self.key"), width, width),
                         value: modules.linear(&name("attention.self.value"), width, width),
                     },
-                    scale: 1.0 / ((width / heads) as f64).sqrt(),
+                    scale: design.scale(width),
                     rest: Rest::as_in_bert(modules, name, width, inner),
                 }
             })
@@ -106,24 +105,12 @@ impl Bert {
             is_roberta,
             positions,
             padding: config.integer_or("pad_token_id", if is_roberta { 1 } else { 0 })? as u32,
-            head_dropout: config.probability_or("classifier_dropout", dropout)?,
+            head_dropout: config.probability_or("classifier_dropout", design.dropout)?,
             words,
             position_table,
             type_table,
             norm,
-            blocks: Blocks {
-                design: Design {
-                    is_pre_norm: false,
-                    heads,
-                    is_causal: false,
-                    epsilon: config.number_or("layer_norm_eps", 1e-12)?,
-                    activation: config.activation_or("hidden_act", "gelu")?,
-                    dropout,
-                    attention_dropout: config
-                        .probability_or("attention_probs_dropout_prob", 0.1)?,
-                },
-                blocks,
-            },
+            blocks: Blocks { design, blocks },
             head,
         })
     }

@@ -15,6 +15,8 @@
 use candle_core::Result as TensorResult;
 
 use super::Pass;
+use super::config::ModelConfig;
+use crate::Error;
 use crate::engine::attention::Attention;
 use crate::engine::{Activation, Lengths, Var};
 use crate::module::{Declaration, ModuleId};
@@ -121,6 +123,31 @@ impl Block {
 }
 
 impl Design {
+    /// What a configuration says under the keys that BERT's has; `epsilon`, `activation` and
+    /// `dropout` where it is silent.
+    pub fn as_in_bert(
+        config: &ModelConfig,
+        is_pre_norm: bool,
+        epsilon: f64,
+        activation: &str,
+        dropout: f64,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            is_pre_norm,
+            heads: config.heads("num_attention_heads", config.size("hidden_size")?)?,
+            is_causal: false,
+            epsilon: config.number_or("layer_norm_eps", epsilon)?,
+            activation: config.activation_or("hidden_act", activation)?,
+            dropout: config.probability_or("hidden_dropout_prob", dropout)?,
+            attention_dropout: config.probability_or("attention_probs_dropout_prob", dropout)?,
+        })
+    }
+
+    /// The scores' ordinary scale, 1/√(width of a head).
+    pub fn scale(self, width: usize) -> f64 {
+        1.0 / ((width / self.heads) as f64).sqrt()
+    }
+
     /// How queries meet keys; the dropout on the weights is that of module `site`.
     pub fn attention(self, pass: Pass<'_>, scale: f64, site: ModuleId) -> Attention {
         Attention {

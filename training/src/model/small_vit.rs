@@ -167,14 +167,13 @@ pub(crate) fn declare(
         return Err(config.wrong("model_type", "a model of text for this task", model_type));
     };
     let width = config.size("hidden_size")?;
-    let heads = config.heads("num_attention_heads", width)?;
+    let design = Design::as_in_bert(config, layout.is_pre_norm, 1e-5, layout.activation, 0.0)?;
     let inner = config.size("intermediate_size")?;
     let patch = config.size("patch_size")?;
     let side = config.size("image_size")? / patch;
     let channels = config.size_or("num_channels", Some(3))?;
-    let class_token = modules.table("cls_token", &[1, 1, width]);
-    let positions = modules.table("pos_embed", &[1, 1 + side * side, width]);
-    let project = modules.patches(layout.patches, [width, channels, patch, patch]);
+    let names = ["cls_token", "pos_embed", layout.patches];
+    let embedding = PatchEmbedding::declare(modules, names, width, channels, patch, side);
     let blocks = (0..config.layers("num_hidden_layers")?)
         .map(|layer| {
             let name = |part: &str| format!("{}.{layer}.{part}", layout.blocks);
@@ -185,7 +184,7 @@ pub(crate) fn declare(
                     width,
                     3 * width,
                 )),
-                scale: 1.0 / ((width / heads) as f64).sqrt(),
+                scale: design.scale(width),
                 rest: Rest {
                     attention_output: modules.linear(&attention("out_proj"), width, width),
                     attention_norm: modules.norm(&name("norm1"), width),
@@ -200,25 +199,8 @@ pub(crate) fn declare(
     let classifier = modules.linear(&format!("{}.1", layout.head), width, classes);
     modules.head_from(classifier);
     Ok(VisionTransformer {
-        embedding: PatchEmbedding {
-            patch,
-            side,
-            project,
-            class_token,
-            positions,
-        },
-        blocks: Blocks {
-            design: Design {
-                is_pre_norm: layout.is_pre_norm,
-                heads,
-                is_causal: false,
-                epsilon: config.number_or("layer_norm_eps", 1e-5)?,
-                activation: config.activation_or("hidden_act", layout.activation)?,
-                dropout: config.probability_or("hidden_dropout_prob", 0.0)?,
-                attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.0)?,
-            },
-            blocks,
-        },
+        embedding,
+        blocks: Blocks { design, blocks },
         norm,
         classifier,
     })

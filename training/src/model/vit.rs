@@ -37,7 +37,7 @@ pub(crate) fn declare(
         return Err(config.wrong("model_type", "a model of text for this task", "vit"));
     };
     let width = config.size("hidden_size")?;
-    let heads = config.heads("num_attention_heads", width)?;
+    let design = Design::as_in_bert(config, true, 1e-12, "gelu", 0.0)?;
     let inner = config.size("intermediate_size")?;
     let has_bias = config.flag_or("qkv_bias", true)?;
     let channels = config.size_or("num_channels", Some(3))?;
@@ -52,11 +52,17 @@ pub(crate) fn declare(
     }
     let side = image / patch;
     let name = |part: &str| format!("vit.embeddings.{part}");
-    let class_token = modules.table(&name("cls_token"), &[1, 1, width]);
-    let positions = modules.table(&name("position_embeddings"), &[1, 1 + side * side, width]);
-    let project = modules.patches(
-        &name("patch_embeddings.projection"),
-        [width, channels, patch, patch],
+    let embedding = PatchEmbedding::declare(
+        modules,
+        [
+            &name("cls_token"),
+            &name("position_embeddings"),
+            &name("patch_embeddings.projection"),
+        ],
+        width,
+        channels,
+        patch,
+        side,
     );
     let blocks = (0..config.layers("num_hidden_layers")?)
         .map(|layer| {
@@ -71,7 +77,7 @@ pub(crate) fn declare(
                     key: attending("key"),
                     value: attending("value"),
                 },
-                scale: 1.0 / ((width / heads) as f64).sqrt(),
+                scale: design.scale(width),
                 rest: Rest {
                     attention_output: modules.linear(&name("attention.output.dense"), width, width),
                     intermediate: modules.linear(&name("intermediate.dense"), width, inner),
@@ -86,25 +92,8 @@ pub(crate) fn declare(
     let classifier = modules.linear("classifier", width, classes);
     modules.head_from(classifier);
     Ok(VisionTransformer {
-        embedding: PatchEmbedding {
-            patch,
-            side,
-            project,
-            class_token,
-            positions,
-        },
-        blocks: Blocks {
-            design: Design {
-                is_pre_norm: true,
-                heads,
-                is_causal: false,
-                epsilon: config.number_or("layer_norm_eps", 1e-12)?,
-                activation: config.activation_or("hidden_act", "gelu")?,
-                dropout: config.probability_or("hidden_dropout_prob", 0.0)?,
-                attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.0)?,
-            },
-            blocks,
-        },
+        embedding,
+        blocks: Blocks { design, blocks },
         norm,
         classifier,
     })

@@ -75,12 +75,11 @@ impl Deberta {
         modules: &mut Declaration,
     ) -> Result<Self, Error> {
         let width = config.size("hidden_size")?;
-        let heads = config.heads("num_attention_heads", width)?;
+        let design = Design::as_in_bert(config, false, 1e-7, "gelu", 0.1)?;
+        let heads = design.heads;
         config.only("attention_head_size", &(width / heads).to_string())?;
         let inner = config.size("intermediate_size")?;
         let positions = config.size_or("max_position_embeddings", Some(512))?;
-        let epsilon = config.number_or("layer_norm_eps", 1e-7)?;
-        let dropout = config.probability_or("hidden_dropout_prob", 0.1)?;
         let terms = Terms::read(config)?;
         let is_relative = config.flag_or("relative_attention", false)?;
         let shares_keys = config.flag_or("share_att_key", false)?;
@@ -138,7 +137,7 @@ impl Deberta {
             })
             .collect();
         let relative = RelativeTable::declare(config, is_relative, positions, width, modules)?;
-        let convolution = Convolution::declare(config, width, dropout, epsilon, modules)?;
+        let convolution = Convolution::declare(config, width, design, modules)?;
         let head = match head {
             Head::Classes(classes) => {
                 let dense = modules.linear("pooler.dense", width, width);
@@ -149,7 +148,7 @@ impl Deberta {
                     project,
                     activation: config.activation_or("pooler_hidden_act", "gelu")?,
                     pooler_dropout: config.probability_or("pooler_dropout", 0.0)?,
-                    dropout: config.probability_or("cls_dropout", dropout)?,
+                    dropout: config.probability_or("cls_dropout", design.dropout)?,
                 }
             }
             Head::Span => {
@@ -166,15 +165,7 @@ impl Deberta {
             }
         };
         Ok(Self {
-            design: Design {
-                is_pre_norm: false,
-                heads,
-                is_causal: false,
-                epsilon,
-                activation: config.activation_or("hidden_act", "gelu")?,
-                dropout,
-                attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.1)?,
-            },
+            design,
             scale: 1.0 / ((width / heads * terms.count()) as f64).sqrt(),
             positions,
             words,
