@@ -229,3 +229,71 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Erro
     write_atomic(path, |out| out.write_all(text.as_bytes()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Notes {
+        config_sha256: String,
+        words: String,
+    }
+
+    fn message<T>(result: Result<T, Error>) -> String {
+        match result {
+            Ok(_) => panic!("nothing was refused"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn another_configuration_is_refused_by_its_first_difference() {
+        let folder = tempfile::tempdir().unwrap();
+        Folder::open(folder.path(), "a = 1\nb = 2\n").unwrap();
+        Folder::open(folder.path(), "a = 1\nb = 2\n").unwrap();
+        for (config, difference) in [
+            ("a = 1\nb = 3\n", "expected `b = 3`, found `b = 2`"),
+            ("a = 1\n", "expected `(no line)`, found `b = 2`"),
+            (
+                "a = 1\nb = 2\nc = 3\n",
+                "expected `c = 3`, found `(no line)`",
+            ),
+        ] {
+            let found = message(Folder::open(folder.path(), config));
+            assert!(found.contains(difference), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_to_its_own_run_only() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::open(path.path(), "a = 1\n").unwrap();
+        let notes = |config_sha256: &str| Notes {
+            config_sha256: config_sha256.to_owned(),
+            words: "half way".to_owned(),
+        };
+        let numbers = [0.1_f64, f64::MIN_POSITIVE, -3.0];
+        let tensors = [("x".to_owned(), Tensor::new(&numbers, &Device::Cpu).unwrap())];
+        let held = |folder: &Folder| folder.held::<Notes, _, Notes>(Ok);
+        let own = notes(folder.config_sha256());
+        folder.write_checkpoint(&tensors, &own).unwrap();
+        let Held::Part(mut kept) = held(&folder).unwrap() else {
+            panic!("no checkpoint was found");
+        };
+        assert_eq!(kept.notes, own);
+        assert_eq!(kept.numbers::<f64>("x").unwrap(), numbers);
+        assert!(message(kept.take("x")).contains("no tensor x"));
+
+        folder
+            .write_checkpoint(&tensors, &notes("another"))
+            .unwrap();
+        assert!(message(held(&folder)).contains("a checkpoint of another configuration"));
+
+        // The record is looked for first.
+        folder.finish(&own).unwrap();
+        assert!(matches!(held(&folder).unwrap(), Held::Whole(whole) if whole == own));
+        folder.discard_checkpoint();
+        assert!(!path.path().join("checkpoint.safetensors").exists());
+    }
+}
