@@ -169,6 +169,38 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
     Ok(hex(&hash.finalize()))
 }
 
+/// SHA-256 of a file, or of a folder: of its files' relative paths and hashes in order, a line each.
+///
+/// # Errors
+/// [`Error::Io`] if something cannot be listed or read.
+pub fn sha256_path(path: &Path) -> Result<String, Error> {
+    if !path.is_dir() {
+        return sha256_file(path);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder, "list"))? {
+            let found = entry.map_err(Error::io(&folder, "list"))?.path();
+            match found.is_dir() {
+                true => folders.push(found),
+                false => files.push(found),
+            }
+        }
+    }
+    files.sort();
+    let mut whole = Sha256::new();
+    for file in files {
+        let name = file
+            .strip_prefix(path)
+            .unwrap_or(&file)
+            .display()
+            .to_string();
+        whole.update(format!("{name} {}\n", sha256_file(&file)?));
+    }
+    Ok(hex(&whole.finalize()))
+}
+
 struct HashWriter<'a>(&'a mut Sha256);
 
 impl Write for HashWriter<'_> {

@@ -47,8 +47,8 @@ pub use column::{Column, ColumnKind};
 pub use error::Error;
 pub use features::{FeatureSet, Split};
 pub use files::{
-    check_free, create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, write_atomic,
-    write_folder,
+    check_free, create_folder, discard_leftovers, read_text, sha256_file, sha256_hex, sha256_path,
+    write_atomic, write_folder,
 };
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubFiles, HubProgress, Patience};

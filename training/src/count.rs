@@ -85,10 +85,9 @@ pub fn count_parameters(
     let mut kinds: Vec<KindCount> = Vec::new();
     for module in &prepared.modules.0 {
         let declared = &module.declared;
-        let prefix = format!("{}.", declared.name);
         let each: usize = parts
             .iter()
-            .filter(|part| part.name == declared.name || part.name.starts_with(&prefix))
+            .filter(|part| declared.owns(&part.name))
             .map(Parameter::count)
             .sum();
         if each == 0 {

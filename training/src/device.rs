@@ -40,6 +40,12 @@ impl DeviceName {
             }),
         }
     }
+
+    /// What a run's record says of the machine: system, processor, device.
+    pub(crate) fn platform(self) -> String {
+        let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+        format!("{system}-{processor}-{self}")
+    }
 }
 
 impl fmt::Display for DeviceName {

@@ -16,6 +16,7 @@ mod draw;
 mod encoder;
 mod engine;
 mod error;
+mod folder;
 mod head;
 mod method;
 mod metric;

@@ -284,3 +284,23 @@ pub(crate) mod elsewhere {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        let worst = (0..2_000_000)
+            .map(|index| -(index as f32) * (86.9 / 2_000_000.0))
+            .map(|x| {
+                let exact = f64::from(x).exp();
+                let ulp = f64::from(exact as f32) * f64::from(f32::EPSILON);
+                (f64::from(x.exp_nonpositive()) - exact).abs() / ulp
+            })
+            .fold(0.0, f64::max);
+        assert!(worst <= 2.0, "{worst} ulp");
+        assert_eq!(0.0_f32.exp_nonpositive(), 1.0);
+        assert_eq!(f32::NEG_INFINITY.exp_nonpositive(), 0.0);
+    }
+}

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | `tape` | values, records, the way back |
 //! | `parameters` | all that trains, in one flat buffer |
-//! | `optimizer` | AdamW and SGD over that buffer |
+//! | `update`, `optimizer` | AdamW and SGD, and either over that buffer |
 //! | `linear`, `low_rank`, `decomposed`, `embedding`, `norm`, `activation`, `attention`, `disentangled` (with `distances`), `rows`, `dropout`, `loss` | the operations |
 //! | `host` | numbers and loops of the CPU |
 
@@ -37,6 +37,7 @@ pub(crate) mod optimizer;
 pub(crate) mod parameters;
 pub(crate) mod rows;
 pub(crate) mod tape;
+pub(crate) mod update;
 
 pub(crate) use activation::Activation;
 pub(crate) use decomposed::row_lengths;

@@ -1,33 +1,15 @@
-//! AdamW (Loshchilov & Hutter 2019, Algorithm 2) and SGD with momentum over the flat buffer.
+//! A rule over the flat buffer, with its moments.
 //!
 //! “Does not move” is meant literally: a row that a mask leaves out keeps its value and its moments
 //! and gets no decay, and every row counts its own updates for the bias correction.
-//!
-//! | symbol | identifier |
-//! |---|---|
-//! | η | `rate` |
-//! | m, v | `first`, `second` |
-//! | k, updates so far | `updates` |
 
 use candle_core::{DType, Result, Tensor, WithDType};
 
-use super::host::{self, Real, by_real};
+use super::host::{self, by_real};
 use super::parameters::{Parameter, ParameterId, Parameters};
 use super::tape::Gradients;
-
-/// The rule by which parameters move.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Rule {
-    /// m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², p ← (1 − ηw)p − η m̂/(√v̂ + ε).
-    AdamW {
-        beta1: f64,
-        beta2: f64,
-        epsilon: f64,
-        decay: f64,
-    },
-    /// m ← μm + g + w p, p ← p − ηm.
-    Sgd { momentum: f64, decay: f64 },
-}
+pub(crate) use super::update::Rule;
+use super::update::Update;
 
 /// A rule with its moments.
 #[derive(Debug, Clone)]
@@ -157,12 +139,12 @@ impl Optimizer {
                         .collect()
                 }
             };
-            let step = Step {
+            let update = Update {
                 rule: self.rule.treated(part),
                 rate: self.rate_of(part, rate)?,
                 factor,
             };
-            self.apply(parameters, part, &gradient, &stretches, step)?;
+            self.apply(parameters, part, &gradient, &stretches, update)?;
         }
         Ok(())
     }
@@ -186,7 +168,7 @@ impl Optimizer {
         part: &Parameter,
         gradient: &Tensor,
         stretches: &[Stretch],
-        step: Step,
+        update: Update,
     ) -> Result<()> {
         let own = |buffer: &Tensor| {
             if buffer.elem_count() == 0 {
@@ -205,7 +187,14 @@ impl Optimizer {
                         let _ = host::modify::<T>(&first, |first| {
                             let _ = host::modify::<T>(&second, |second| {
                                 for stretch in stretches {
-                                    step.run(*stretch, values, first, second, gradient);
+                                    let range = stretch.at..stretch.at + stretch.length;
+                                    update.run(
+                                        stretch.updates,
+                                        &mut values[range.clone()],
+                                        &mut first[range.clone()],
+                                        second.get_mut(range.clone()).unwrap_or_default(),
+                                        &gradient[range],
+                                    );
                                 }
                             });
                         });
@@ -215,7 +204,12 @@ impl Optimizer {
         }
         let gradient = gradient.flatten_all()?;
         for stretch in stretches {
-            step.run_elsewhere(*stretch, &values, &first, &second, &gradient)?;
+            let part = |buffer: &Tensor| match buffer.elem_count() {
+                0 => Ok(buffer.clone()),
+                _ => buffer.narrow(0, stretch.at, stretch.length),
+            };
+            let (values, first, second) = (part(&values)?, part(&first)?, part(&second)?);
+            update.run_elsewhere(stretch.updates, &values, &first, &second, &part(&gradient)?)?;
         }
         Ok(())
     }
@@ -251,113 +245,6 @@ struct Stretch {
     at: usize,
     length: usize,
     updates: u64,
-}
-
-/// One step of one parameter.
-#[derive(Debug, Clone, Copy)]
-struct Step {
-    rule: Rule,
-    rate: f64,
-    factor: f64,
-}
-
-impl Step {
-    fn run<T: Real>(
-        self,
-        stretch: Stretch,
-        values: &mut [T],
-        first: &mut [T],
-        second: &mut [T],
-        gradient: &[T],
-    ) {
-        let range = stretch.at..stretch.at + stretch.length;
-        let number = T::from_f64;
-        let factor = number(self.factor);
-        let moved = values[range.clone()]
-            .iter_mut()
-            .zip(&mut first[range.clone()])
-            .zip(&gradient[range.clone()]);
-        match self.rule {
-            Rule::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                decay,
-            } => {
-                let (correction1, correction2) = corrections(beta1, beta2, stretch.updates);
-                let keep = number(1.0 - self.rate * decay);
-                let (rest1, rest2) = (number(1.0 - beta1), number(1.0 - beta2));
-                let (beta1, beta2) = (number(beta1), number(beta2));
-                let size = number(self.rate / correction1);
-                let root = number(1.0 / correction2.sqrt());
-                let epsilon = number(epsilon);
-                let moved = moved.zip(&mut second[range]);
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || {
-                        for (((p, m), g), v) in moved {
-                            let g = *g * factor;
-                            *m = beta1 * *m + rest1 * g;
-                            *v = beta2 * *v + rest2 * g * g;
-                            *p = keep * *p - size * *m / (v.sqrt() * root + epsilon);
-                        }
-                    },
-                );
-            }
-            Rule::Sgd { momentum, decay } => {
-                let (momentum, decay) = (number(momentum), number(decay));
-                let size = number(self.rate);
-                for ((p, m), g) in moved {
-                    *m = momentum * *m + *g * factor + decay * *p;
-                    *p -= size * *m;
-                }
-            }
-        }
-    }
-
-    /// The same through tensor operations.
-    fn run_elsewhere(
-        self,
-        stretch: Stretch,
-        values: &Tensor,
-        first: &Tensor,
-        second: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<()> {
-        let part = |buffer: &Tensor| buffer.narrow(0, stretch.at, stretch.length);
-        let (p, m) = (part(values)?, part(first)?);
-        let g = (part(gradient)? * self.factor)?;
-        let write = |buffer: &Tensor, new: Tensor| buffer.slice_set(&new, 0, stretch.at);
-        match self.rule {
-            Rule::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                decay,
-            } => {
-                let (correction1, correction2) = corrections(beta1, beta2, stretch.updates);
-                let m = ((m * beta1)? + (&g * (1.0 - beta1))?)?;
-                let v = ((part(second)? * beta2)? + (g.sqr()? * (1.0 - beta2))?)?;
-                let denominator = ((v.sqrt()? / correction2.sqrt())? + epsilon)?;
-                let decayed = (p * (1.0 - self.rate * decay))?;
-                let p = (decayed - ((&m / denominator)? * (self.rate / correction1))?)?;
-                write(values, p)?;
-                write(first, m)?;
-                write(second, v)
-            }
-            Rule::Sgd { momentum, decay } => {
-                let m = (((m * momentum)? + g)? + (&p * decay)?)?;
-                write(values, (p - (&m * self.rate)?)?)?;
-                write(first, m)
-            }
-        }
-    }
-}
-
-/// `1 − β₁ᵏ` and `1 − β₂ᵏ`.
-fn corrections(beta1: f64, beta2: f64, updates: u64) -> (f64, f64) {
-    let after = |beta: f64| 1.0 - beta.powf(updates as f64);
-    (after(beta1), after(beta2))
 }
 
 /// ‖g‖₂ over all parameters, in float64.

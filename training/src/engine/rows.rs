@@ -40,6 +40,13 @@ impl Lengths {
             .map(|pair| (pair[0], pair[1] - pair[0]))
     }
 
+    /// Every token's place in its sequence, from 0.
+    pub fn places(&self) -> Vec<u32> {
+        self.iter()
+            .flat_map(|(_, length)| 0..length as u32)
+            .collect()
+    }
+
     /// The rows of the sequences' first tokens.
     pub fn firsts(&self) -> Vec<u32> {
         self.iter().map(|(start, _)| start as u32).collect()

@@ -1,30 +1,23 @@
-//! A run's folder: `config.toml` first, `checkpoint.safetensors` while it goes on, and at the end
-//! `metrics.parquet`, the trained tensors and, last of all, `run.json`.
+//! A run's folder: the head's state between two epochs, and at the end `metrics.parquet` and the
+//! trained tensors.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use rankwise_analysis::PeftAdapter;
-use rankwise_data::{create_folder, discard_leftovers, read_text, sha256_hex, write_atomic};
-use safetensors::tensor::{Dtype, TensorView};
+use rankwise_data::{create_folder, discard_leftovers};
 use serde::{Deserialize, Serialize};
 
 use super::model::Head;
 use super::record::{EpochRecord, RunSummary, metrics_table};
+use crate::folder::{Folder, Kept, write_tensors};
 use crate::{Error, RunConfig};
 
 /// The name that the head has in adapters and weight files.
 const MODULE: &str = "classifier";
-const METADATA_KEY: &str = "rankwise";
 
 /// What a folder holds of a run.
-pub(super) enum Held {
-    Nothing,
-    Part(Checkpoint),
-    Whole(Box<RunSummary>),
-}
+pub(super) type Held = crate::folder::Held<Checkpoint, Box<RunSummary>>;
 
 /// The state of a run between two epochs.
 pub(super) struct Checkpoint {
@@ -41,10 +34,7 @@ struct CheckpointNotes {
     records: Vec<EpochRecord>,
 }
 
-pub(super) struct RunFolder {
-    path: PathBuf,
-    config_sha256: String,
-}
+pub(super) struct RunFolder(Folder);
 
 impl RunFolder {
     /// Takes the folder for the run of `config` (resolved), creating it if need be.
@@ -52,59 +42,13 @@ impl RunFolder {
     /// # Errors
     /// [`Error::ForeignFolder`] if it holds anything that is not this run's.
     pub fn open(path: &Path, config: &RunConfig, device: &Device) -> Result<(Self, Held), Error> {
-        let text = config.to_toml();
-        let folder = Self {
-            path: path.to_path_buf(),
-            config_sha256: sha256_hex(text.as_bytes()),
-        };
-        let config_path = path.join("config.toml");
-        let foreign = |what: String| Error::ForeignFolder {
-            path: path.to_path_buf(),
-            what,
-        };
-        create_folder(path)?;
-        discard_leftovers(path)?;
-        if !config_path.exists() {
-            let first = fs::read_dir(path)
-                .ok()
-                .and_then(|mut entries| entries.next());
-            if let Some(Ok(entry)) = first {
-                let name = entry.file_name();
-                return Err(foreign(format!(
-                    "expected an empty folder or one with this run's config.toml, found {}",
-                    name.to_string_lossy()
-                )));
-            }
-            write_atomic(&config_path, |out| out.write_all(text.as_bytes()))?;
-        }
-        let found = read_text(&config_path)?;
-        if let Some((ours, theirs)) = first_difference(&text, &found) {
-            return Err(foreign(format!(
-                "config.toml is another configuration's: expected `{ours}`, found `{theirs}`"
-            )));
-        }
-        let held = if path.join("run.json").exists() {
-            Held::Whole(Box::new(folder.summary()?))
-        } else if path.join("checkpoint.safetensors").exists() {
-            Held::Part(folder.checkpoint(device)?)
-        } else {
-            Held::Nothing
-        };
-        Ok((folder, held))
-    }
-
-    fn summary(&self) -> Result<RunSummary, Error> {
-        let path = self.path.join("run.json");
-        serde_json::from_str(&read_text(&path)?).map_err(|error| Error::Model {
-            path,
-            what: "file".to_owned(),
-            expected: "the record of a finished run".to_owned(),
-            found: error.to_string(),
-        })
+        let folder = Folder::open(path, &config.to_toml())?;
+        let held = folder.held(|kept| Checkpoint::of(kept, device))?;
+        Ok((Self(folder), held))
     }
 
     pub fn config_sha256(&self) -> &str {
-        &self.config_sha256
+        self.0.config_sha256()
     }
 
     pub fn write_checkpoint(
@@ -114,69 +58,20 @@ impl RunFolder {
         wall_seconds: f64,
     ) -> Result<(), Error> {
         let notes = CheckpointNotes {
-            config_sha256: self.config_sha256.clone(),
+            config_sha256: self.config_sha256().to_owned(),
             wall_seconds,
             records: records.to_vec(),
         };
-        let notes = serde_json::to_string(&notes).expect("numbers and texts serialise");
         let (state, updates) = head.state();
-        let updates: Vec<u8> = updates
-            .iter()
-            .flat_map(|count| count.to_le_bytes())
-            .collect();
-        let count = updates.len() / 8;
-        let (dtype, values) = bytes(state)?;
-        write_safetensors(
-            &self.path.join("checkpoint.safetensors"),
-            &[
-                ("state", dtype, vec![state.elem_count()], &values),
-                ("updates", Dtype::I64, vec![count], &updates),
-            ],
-            Some(notes),
-        )
+        let updates: Vec<i64> = updates.iter().map(|count| count.cast_signed()).collect();
+        let tensors = [
+            ("state".to_owned(), state.flatten_all()?),
+            ("updates".to_owned(), Tensor::new(updates, &Device::Cpu)?),
+        ];
+        self.0.write_checkpoint(&tensors, &notes)
     }
 
-    fn checkpoint(&self, device: &Device) -> Result<Checkpoint, Error> {
-        let path = self.path.join("checkpoint.safetensors");
-        let damaged = |found: String| Error::Model {
-            path: path.clone(),
-            what: "file".to_owned(),
-            expected: "a checkpoint of this run (removing it restarts the run)".to_owned(),
-            found,
-        };
-        let whole = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
-        let metadata = safetensors::SafeTensors::read_metadata(&whole)
-            .map_err(|error| damaged(error.to_string()))?
-            .1;
-        let notes = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|all| all.get(METADATA_KEY));
-        let notes: CheckpointNotes = notes
-            .ok_or_else(|| damaged(format!("no metadata key {METADATA_KEY}")))
-            .and_then(|text| serde_json::from_str(text).map_err(|e| damaged(e.to_string())))?;
-        if notes.config_sha256 != self.config_sha256 {
-            return Err(damaged("a checkpoint of another configuration".to_owned()));
-        }
-        let mut tensors = candle_core::safetensors::load_buffer(&whole, &Device::Cpu)?;
-        let mut take = |name: &str| {
-            tensors
-                .remove(name)
-                .ok_or_else(|| damaged(format!("no tensor {name}")))
-        };
-        let (state, updates) = (take("state")?, take("updates")?);
-        let updates = updates
-            .to_vec1::<i64>()
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok(Checkpoint {
-            records: notes.records,
-            wall_seconds: notes.wall_seconds,
-            state: state.to_device(device)?,
-            updates: updates.into_iter().map(i64::cast_unsigned).collect(),
-        })
-    }
-
-    /// Writes the finished run; `run.json` comes last, so that a folder with it is whole.
+    /// Writes the finished run.
     pub fn write_results(
         &self,
         head: &Head,
@@ -185,31 +80,29 @@ impl RunFolder {
         records: &[EpochRecord],
         summary: &RunSummary,
     ) -> Result<(), Error> {
-        metrics_table(records)?.write_parquet(&self.path.join("metrics.parquet"))?;
+        let path = self.0.path();
+        metrics_table(records)?.write_parquet(&path.join("metrics.parquet"))?;
         let (weight_key, bias_key) = (format!("{MODULE}.weight"), format!("{MODULE}.bias"));
-        let write_layer = |name: &str, weight: &Tensor, bias: &[f32]| {
-            let folder = self.path.join(name);
+        let write_layer = |name: &str, weight: &Tensor, bias: Tensor| {
+            let folder = path.join(name);
             create_folder(&folder)?;
             discard_leftovers(&folder)?;
-            let (outputs, inputs) = weight.dims2()?;
-            let weight = le_bytes(&host(weight)?);
-            write_safetensors(
-                &folder.join("model.safetensors"),
-                &[
-                    (&weight_key, Dtype::F32, vec![outputs, inputs], &weight),
-                    (&bias_key, Dtype::F32, vec![outputs], &le_bytes(bias)),
-                ],
-                None,
-            )
+            let tensors = [
+                (weight_key.clone(), weight.to_dtype(DType::F32)?),
+                (bias_key.clone(), bias),
+            ];
+            write_tensors(&folder.join("model.safetensors"), &tensors, None)
         };
         let initial_bias: Vec<f32> = initial_bias.iter().map(|&value| value as f32).collect();
-        write_layer("base", head.frozen(), &initial_bias)?;
-        let bias = host(&head.bias()?)?;
+        let initial_bias = Tensor::new(initial_bias, &Device::Cpu)?;
+        write_layer("base", head.frozen(), initial_bias)?;
+        let bias = head.bias()?.to_dtype(DType::F32)?;
         if let Some(weight) = head.weight()? {
-            write_layer("tuned", &weight, &bias)?;
+            write_layer("tuned", &weight, bias.clone())?;
         }
         if let Some(factors) = head.factors()? {
             let (rank, inputs) = factors.a.dims2()?;
+            let bias = host(&bias)?;
             let outputs = bias.len();
             let b = host(&factors.b_transposed.t()?)?;
             PeftAdapter {
@@ -222,66 +115,29 @@ impl RunFolder {
                 b,
                 bias: Some(bias),
             }
-            .write(&self.path.join("adapter"))?;
+            .write(&path.join("adapter"))?;
         }
-        let json = serde_json::to_string_pretty(summary).expect("numbers and texts serialise");
-        write_atomic(&self.path.join("run.json"), |out| {
-            out.write_all(json.as_bytes())
-        })?;
-        // The checkpoint has served; a leftover does no harm, since run.json is looked for first.
-        let _ = fs::remove_file(self.path.join("checkpoint.safetensors"));
+        self.0.finish(summary)?;
+        self.0.discard_checkpoint();
         Ok(())
     }
 }
 
-fn first_difference<'a>(ours: &'a str, theirs: &'a str) -> Option<(&'a str, &'a str)> {
-    let longest = ours.lines().count().max(theirs.lines().count());
-    let lines = |text: &'a str| text.lines().chain(std::iter::repeat("(no line)"));
-    lines(ours)
-        .zip(lines(theirs))
-        .take(longest)
-        .find(|(ours, theirs)| ours != theirs)
+impl Checkpoint {
+    fn of(mut kept: Kept<CheckpointNotes>, device: &Device) -> Result<Self, Error> {
+        let state = kept.take("state")?;
+        let updates = kept.numbers::<i64>("updates")?;
+        let (_, notes) = kept.rest();
+        Ok(Self {
+            records: notes.records,
+            wall_seconds: notes.wall_seconds,
+            state: state.to_device(device)?,
+            updates: updates.into_iter().map(i64::cast_unsigned).collect(),
+        })
+    }
 }
 
 /// Row-major float32 values on the host.
 fn host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
-}
-
-fn bytes(tensor: &Tensor) -> Result<(Dtype, Vec<u8>), Error> {
-    Ok(match tensor.dtype() {
-        DType::F64 => {
-            let values = tensor.to_vec1::<f64>()?;
-            (
-                Dtype::F64,
-                values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect(),
-            )
-        }
-        _ => (Dtype::F32, le_bytes(&host(tensor)?)),
-    })
-}
-
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
-}
-
-fn write_safetensors(
-    path: &Path,
-    tensors: &[(&str, Dtype, Vec<usize>, &[u8])],
-    notes: Option<String>,
-) -> Result<(), Error> {
-    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-        let view = TensorView::new(*dtype, shape.clone(), bytes);
-        (*name, view.expect("the bytes were made for this shape"))
-    });
-    let metadata = notes.map(|notes| HashMap::from([(METADATA_KEY.to_owned(), notes)]));
-    let whole = safetensors::serialize(views, metadata).expect("named tensors serialise");
-    write_atomic(path, |out| out.write_all(&whole))?;
-    Ok(())
 }

@@ -102,14 +102,14 @@ fn gradients_agree_with_central_differences() {
 fn directions_that_are_not_selected_do_not_move() {
     for name in [MethodName::GmLora, MethodName::RmLora] {
         let (mut head, rows) = problem(name);
-        let settings = config(name).adamw();
+        let update = config(name).update();
         // Moments first, so that there is something to be moved by.
         let all = head.gradients(&rows, None).unwrap();
-        head.apply(&all, None, settings).unwrap();
+        head.apply(&all, None, update).unwrap();
         let before = flat(&head);
         for _ in 0..3 {
             let gradients = head.gradients(&rows, Some(&[0, 2])).unwrap();
-            head.apply(&gradients, Some(&[0, 2]), settings).unwrap();
+            head.apply(&gradients, Some(&[0, 2]), update).unwrap();
         }
         let after = flat(&head);
         let third = before.len() / 3;
@@ -138,13 +138,13 @@ fn directions_that_are_not_selected_do_not_move() {
 fn a_mask_of_every_direction_is_no_mask() {
     let (mut masked, rows) = problem(MethodName::RmLora);
     let (mut plain, _) = problem(MethodName::RmLora);
-    let settings = config(MethodName::RmLora).adamw();
+    let update = config(MethodName::RmLora).update();
     let every = [0, 1, 2];
     for _ in 0..3 {
         let gradients = masked.gradients(&rows, Some(&every)).unwrap();
-        masked.apply(&gradients, Some(&every), settings).unwrap();
+        masked.apply(&gradients, Some(&every), update).unwrap();
         let gradients = plain.gradients(&rows, None).unwrap();
-        plain.apply(&gradients, None, settings).unwrap();
+        plain.apply(&gradients, None, update).unwrap();
     }
     assert_eq!(flat(&masked), flat(&plain));
 }

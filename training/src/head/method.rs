@@ -15,9 +15,6 @@
 //! | R-LoRA | > 0 | R |
 //! | GM-LoRA | 0 | < R |
 //! | RM-LoRA | > 0 | < R |
-//!
-//! The index ranges printed in Algorithm 1 (j up to R in A's mask, i up to R in B's) are misprints:
-//! a row of A has as many entries as the layer has inputs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,12 +22,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-
-/// λ where the configuration gives none; found by the search recorded in `paper/search/`.
-pub(crate) const DEFAULT_LAMBDA: f64 = 1e-4;
-
-/// r̂ as a share of R where the configuration gives none, rounded; from the same search.
-pub(crate) const DEFAULT_SHARE: f64 = 0.75;
+pub use crate::method::mask::Period as MaskPeriod;
+use crate::method::mask::default_directions;
+use crate::method::orthogonality::DEFAULT_LAMBDA;
+pub use crate::method::product::FirstValues as Initialisation;
 
 /// A method by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,28 +123,6 @@ impl From<MethodName> for String {
     fn from(method: MethodName) -> Self {
         method.key().to_owned()
     }
-}
-
-/// How A begins; B begins at zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Initialisation {
-    /// U(−1/√in, 1/√in): Kaiming's with a = √5, as PEFT does by default.
-    #[default]
-    KaimingUniform,
-    /// N(0, 1/R²): PEFT's reading of the paper's “random Gaussian”.
-    Gaussian,
-}
-
-/// How often a mask is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MaskPeriod {
-    /// Every step (Algorithm 1).
-    #[default]
-    Step,
-    /// Every epoch (the paper's introduction).
-    Epoch,
 }
 
 /// The `[method]` part of a configuration. What is `None` follows from the method and R.
@@ -250,8 +223,7 @@ impl MethodConfig {
                 lambda.to_string(),
             ));
         }
-        let share = ((rank as f64 * DEFAULT_SHARE).round() as usize).max(1);
-        let directions = self.directions.unwrap_or(share);
+        let directions = self.directions.unwrap_or(default_directions(rank));
         if directions == 0 || directions > rank {
             let expected = format!("between 1 and the rank {rank}");
             return Err(setting("directions", expected, directions.to_string()));

@@ -23,10 +23,11 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernels::{self, AdamW, Moving};
+use super::kernels::{self, Moving};
 use super::method::Initialisation;
 use crate::RunConfig;
 use crate::draw::{normal, uniform};
+use crate::engine::update::{Rule, Update};
 
 /// Labelled rows: features (rows × in), their frozen logits `W₀ x` (rows × out), labels.
 #[derive(Debug, Clone)]
@@ -283,13 +284,13 @@ impl Head {
         })
     }
 
-    /// One step of AdamW. Directions that are not `selected` keep value and moments, get no decay,
+    /// One step. Directions that are not `selected` keep value and moments, get no decay,
     /// and their bias corrections count only their own updates.
     pub fn apply(
         &mut self,
         gradients: &Gradients,
         selected: Option<&[u32]>,
-        settings: AdamW,
+        update: Update,
     ) -> Result<()> {
         let last = self.updates.len() - 1;
         let moving: Vec<usize> = match selected {
@@ -316,14 +317,14 @@ impl Head {
                     updates: self.updates[part],
                 })
                 .collect();
-            kernels::adamw(&self.state, gradient, &parts, settings)?;
+            kernels::step(&self.state, gradient, &parts, update)?;
             at += width * last;
         }
         let bias = Moving {
             at,
             updates: self.updates[last],
         };
-        kernels::adamw(&self.state, &gradients.bias, &[bias], settings)
+        kernels::step(&self.state, &gradients.bias, &[bias], update)
     }
 
     /// The state's order: the weight, or A then Bᵀ; then the bias.
@@ -374,13 +375,16 @@ impl Trained {
 }
 
 impl RunConfig {
-    pub(super) fn adamw(&self) -> AdamW {
-        AdamW {
-            learning_rate: self.optimizer.learning_rate,
-            beta1: self.optimizer.beta1,
-            beta2: self.optimizer.beta2,
-            epsilon: self.optimizer.epsilon,
-            weight_decay: self.optimizer.weight_decay,
+    pub(super) fn update(&self) -> Update {
+        Update {
+            rule: Rule::AdamW {
+                beta1: self.optimizer.beta1,
+                beta2: self.optimizer.beta2,
+                epsilon: self.optimizer.epsilon,
+                decay: self.optimizer.weight_decay,
+            },
+            rate: self.optimizer.learning_rate,
+            factor: 1.0,
         }
     }
 }

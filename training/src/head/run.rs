@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::ArrayView2;
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 use rankwise_analysis::{
     Epsilon, Side, TauRule, linalg, measures, orthogonality, product_singular_values,
 };
@@ -14,6 +14,7 @@ use super::method::MaskPeriod;
 use super::model::{Head, Rows};
 use super::record::{EpochRecord, RunSummary, StopReason};
 use super::task::Task;
+use crate::method::mask::drawn;
 use crate::{Error, Precision, RunConfig};
 
 /// Rows that are scored at once: few enough for their logits to stay in the cache.
@@ -99,12 +100,7 @@ pub fn train(
         seed: config.seed,
         data_sha256: task.sha256.clone(),
         config_sha256,
-        platform: format!(
-            "{}-{}-{}",
-            std::env::consts::OS,
-            std::env::consts::ARCH,
-            config.device
-        ),
+        platform: config.device.platform(),
         stop_reason,
         epochs: records.len(),
         trainable_parameters: run.head.state().0.elem_count() / 3,
@@ -155,14 +151,9 @@ impl<'a> Run<'a> {
         let mut mask_rng = stream(seed, "mask", epoch as u64);
         let mut draw = || -> Option<Vec<u32>> {
             let (rank, directions) = (method.rank?, method.directions?);
-            let mut selected: Vec<u32> = index::sample(&mut mask_rng, rank, directions)
-                .into_iter()
-                .map(|direction| direction as u32)
-                .collect();
-            selected.sort_unstable();
-            Some(selected)
+            Some(drawn(&mut mask_rng, rank, directions))
         };
-        let settings = self.config.adamw();
+        let update = self.config.update();
         let mut selected = draw();
         let size = self.config.schedule.batch_size;
         for start in (0..count).step_by(size) {
@@ -171,7 +162,7 @@ impl<'a> Run<'a> {
             }
             let batch = shuffled.slice(start, size.min(count - start))?;
             let gradients = self.head.gradients(&batch, selected.as_deref())?;
-            self.head.apply(&gradients, selected.as_deref(), settings)?;
+            self.head.apply(&gradients, selected.as_deref(), update)?;
         }
         Ok(())
     }

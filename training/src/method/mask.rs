@@ -8,6 +8,7 @@
 //! are misprints: a row of A has as many entries as the layer has inputs. The algorithm draws every
 //! step, the introduction says every epoch: a setting.
 
+use rand::Rng;
 use rand::seq::index;
 use rankwise_data::stream;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,21 @@ use crate::module::Modules;
 /// r̂ as a share of R where the configuration gives none, rounded; from the last-layer protocol's
 /// recorded search (`paper/search/`).
 const DEFAULT_SHARE: f64 = 0.75;
+
+/// r̂ of R directions where the configuration gives none.
+pub(crate) fn default_directions(rank: usize) -> usize {
+    ((rank as f64 * DEFAULT_SHARE).round() as usize).max(1)
+}
+
+/// Draws `directions` of the first `rank` numbers, in their order.
+pub(crate) fn drawn(rng: &mut impl Rng, rank: usize, directions: usize) -> Vec<u32> {
+    let mut drawn: Vec<u32> = index::sample(rng, rank, directions)
+        .into_iter()
+        .map(|direction| direction as u32)
+        .collect();
+    drawn.sort_unstable();
+    drawn
+}
 
 /// How often a mask is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,8 +84,9 @@ impl Mask {
 
     /// r̂ of a module of rank `rank`.
     fn directions_of(&self, rank: usize) -> usize {
-        let share = ((rank as f64 * DEFAULT_SHARE).round() as usize).max(1);
-        self.directions.unwrap_or(share).min(rank)
+        self.directions
+            .unwrap_or(default_directions(rank))
+            .min(rank)
     }
 
     /// Draws the directions of a step.
@@ -83,11 +100,7 @@ impl Mask {
             let Some(adapter) = &mut modules.0[*module].adapter else {
                 continue;
             };
-            let mut moving: Vec<u32> = index::sample(&mut rng, *rank, self.directions_of(*rank))
-                .into_iter()
-                .map(|direction| direction as u32)
-                .collect();
-            moving.sort_unstable();
+            let moving = drawn(&mut rng, *rank, self.directions_of(*rank));
             adapter.moving = (moving.len() < *rank).then_some(moving);
             adapter.drifts = self.unselected == Unselected::Moments;
         }

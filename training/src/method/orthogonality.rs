@@ -17,7 +17,7 @@ use crate::engine::{Gradients, ParameterId, Parameters};
 use crate::module::Modules;
 
 /// λ of the last-layer protocol's recorded search (`paper/search/`).
-const DEFAULT_LAMBDA: f64 = 1e-4;
+pub(crate) const DEFAULT_LAMBDA: f64 = 1e-4;
 
 /// How λ goes through a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

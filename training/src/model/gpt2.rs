@@ -13,40 +13,23 @@
 
 use candle_core::Result as TensorResult;
 
+use super::block::{Block, Blocks, Design, Projections, Rest};
 use super::config::ModelConfig;
 use super::{Head, Inputs, Pass};
 use crate::Error;
-use crate::engine::attention::Attention;
-use crate::engine::{Activation, Var};
+use crate::engine::Var;
 use crate::module::{Declaration, ModuleId};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Gpt2 {
-    heads: usize,
     positions: usize,
     padding: Option<u32>,
-    epsilon: f64,
-    activation: Activation,
     embedding_dropout: f64,
-    attention_dropout: f64,
-    dropout: f64,
     words: ModuleId,
     position_table: ModuleId,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     norm: ModuleId,
     head: TaskHead,
-}
-
-#[derive(Debug, Clone)]
-struct Block {
-    attention_norm: ModuleId,
-    packed: ModuleId,
-    attention_output: ModuleId,
-    inner_norm: ModuleId,
-    intermediate: ModuleId,
-    output: ModuleId,
-    /// Of the scores.
-    scale: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,14 +72,18 @@ impl Gpt2 {
                 } else {
                     1.0
                 };
+                let attention_norm = modules.norm(&name("ln_1"), width);
+                let packed = modules.conv1d(&name("attn.c_attn"), width, 3 * width);
                 Block {
-                    attention_norm: modules.norm(&name("ln_1"), width),
-                    packed: modules.conv1d(&name("attn.c_attn"), width, 3 * width),
-                    attention_output: modules.conv1d(&name("attn.c_proj"), width, width),
-                    inner_norm: modules.norm(&name("ln_2"), width),
-                    intermediate: modules.conv1d(&name("mlp.c_fc"), width, inner),
-                    output: modules.conv1d(&name("mlp.c_proj"), inner, width),
+                    projections: Projections::Packed(packed),
                     scale: 1.0 / (by_width * by_layer),
+                    rest: Rest {
+                        attention_output: modules.conv1d(&name("attn.c_proj"), width, width),
+                        attention_norm,
+                        output_norm: modules.norm(&name("ln_2"), width),
+                        intermediate: modules.conv1d(&name("mlp.c_fc"), width, inner),
+                        output: modules.conv1d(&name("mlp.c_proj"), inner, width),
+                    },
                 }
             })
             .collect();
@@ -118,17 +105,23 @@ impl Gpt2 {
             }
         };
         Ok(Self {
-            heads,
             positions,
             padding: config.id("pad_token_id")?,
-            epsilon: config.number_or("layer_norm_epsilon", 1e-5)?,
-            activation: config.activation_or("activation_function", "gelu_new")?,
             embedding_dropout: config.probability_or("embd_pdrop", 0.1)?,
-            attention_dropout: config.probability_or("attn_pdrop", 0.1)?,
-            dropout: config.probability_or("resid_pdrop", 0.1)?,
             words,
             position_table,
-            blocks,
+            blocks: Blocks {
+                design: Design {
+                    is_pre_norm: true,
+                    heads,
+                    is_causal: true,
+                    epsilon: config.number_or("layer_norm_epsilon", 1e-5)?,
+                    activation: config.activation_or("activation_function", "gelu_new")?,
+                    dropout: config.probability_or("resid_pdrop", 0.1)?,
+                    attention_dropout: config.probability_or("attn_pdrop", 0.1)?,
+                },
+                blocks,
+            },
             norm,
             head,
         })
@@ -141,21 +134,18 @@ impl Gpt2 {
 
     pub fn forward(&self, pass: Pass<'_>, inputs: &Inputs) -> TensorResult<Var> {
         let tape = pass.tape;
-        let places = inputs.lengths.iter();
-        let places: Vec<u32> = places.flat_map(|(_, length)| 0..length as u32).collect();
+        let places = inputs.lengths.places();
         let words = pass.embedding(self.words, &inputs.ids)?;
         let embedded = tape.add(&words, &pass.embedding(self.position_table, &places)?)?;
-        let mut hidden = pass.dropout(self.words, self.embedding_dropout, &embedded)?;
+        let hidden = pass.dropout(self.words, self.embedding_dropout, &embedded)?;
         let lasts = match self.head {
             TaskHead::Last { .. } => Some(self.lasts(inputs)),
             TaskHead::Every { .. } | TaskHead::Tied => None,
         };
-        for (index, block) in self.blocks.iter().enumerate() {
-            // Of the last block only what the head reads is computed.
-            let rows = lasts.as_deref().filter(|_| index + 1 == self.blocks.len());
-            hidden = self.block(pass, block, &hidden, inputs, rows)?;
-        }
-        let hidden = pass.norm(self.norm, self.epsilon, &hidden)?;
+        let hidden = self
+            .blocks
+            .forward(pass, hidden, &inputs.lengths, lasts.as_deref())?;
+        let hidden = pass.norm(self.norm, self.blocks.design.epsilon, &hidden)?;
         match self.head {
             TaskHead::Last { project } | TaskHead::Every { project } => {
                 pass.linear(project, &hidden)
@@ -179,39 +169,5 @@ impl Gpt2 {
                 (start + last.unwrap_or(0)) as u32
             })
             .collect()
-    }
-
-    fn block(
-        &self,
-        pass: Pass<'_>,
-        block: &Block,
-        hidden: &Var,
-        inputs: &Inputs,
-        rows: Option<&[u32]>,
-    ) -> TensorResult<Var> {
-        let tape = pass.tape;
-        let how = Attention {
-            heads: self.heads,
-            scale: block.scale,
-            is_causal: true,
-            dropout: self.attention_dropout,
-            site: pass.modules[block.packed].output_site(),
-        };
-        let normed = pass.norm(block.attention_norm, self.epsilon, hidden)?;
-        let packed = pass.linear(block.packed, &normed)?;
-        let attended = tape.packed_attention(&packed, &inputs.lengths, how)?;
-        let (attended, hidden) = match rows {
-            Some(rows) => (tape.gather(&attended, rows)?, tape.gather(hidden, rows)?),
-            None => (attended, hidden.clone()),
-        };
-        let attended = pass.linear(block.attention_output, &attended)?;
-        let attended = pass.dropout(block.attention_output, self.dropout, &attended)?;
-        let hidden = tape.add(&attended, &hidden)?;
-        let normed = pass.norm(block.inner_norm, self.epsilon, &hidden)?;
-        let inner = pass.linear(block.intermediate, &normed)?;
-        let inner = tape.activation(&inner, self.activation)?;
-        let output = pass.linear(block.output, &inner)?;
-        let output = pass.dropout(block.output, self.dropout, &output)?;
-        tape.add(&output, &hidden)
     }
 }

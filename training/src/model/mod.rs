@@ -4,6 +4,7 @@
 //! pass over them. What trains is the modules' affair, how it is computed the engine's.
 
 mod bert;
+mod block;
 mod config;
 mod deberta;
 mod gpt2;
@@ -15,6 +16,7 @@ mod patches;
 #[cfg(test)]
 mod refusals;
 mod small_vit;
+mod vision;
 mod vit;
 
 use candle_core::{Result as TensorResult, Tensor};
@@ -69,8 +71,8 @@ pub(crate) enum Architecture {
     Bert(bert::Bert),
     Deberta(deberta::Deberta),
     Gpt2(gpt2::Gpt2),
-    Vit(vit::Vit),
-    SmallVit(small_vit::SmallVit),
+    Vit(vision::VisionTransformer),
+    SmallVit(vision::VisionTransformer),
 }
 
 impl Architecture {
@@ -84,9 +86,9 @@ impl Architecture {
             "bert" | "roberta" => Self::Bert(bert::Bert::declare(config, head, &mut modules)?),
             "deberta-v2" => Self::Deberta(deberta::Deberta::declare(config, head, &mut modules)?),
             "gpt2" => Self::Gpt2(gpt2::Gpt2::declare(config, head, &mut modules)?),
-            "vit" => Self::Vit(vit::Vit::declare(config, head, &mut modules)?),
+            "vit" => Self::Vit(vit::declare(config, head, &mut modules)?),
             other if small_vit::Layout::of(other).is_some() => {
-                Self::SmallVit(small_vit::SmallVit::declare(config, head, &mut modules)?)
+                Self::SmallVit(small_vit::declare(config, head, &mut modules)?)
             }
             other => {
                 return Err(config.wrong(
@@ -105,8 +107,7 @@ impl Architecture {
             Self::Bert(bert) => bert.forward(pass, inputs),
             Self::Deberta(deberta) => deberta.forward(pass, inputs),
             Self::Gpt2(gpt2) => gpt2.forward(pass, inputs),
-            Self::Vit(vit) => vit.forward(pass, inputs),
-            Self::SmallVit(vit) => vit.forward(pass, inputs),
+            Self::Vit(vit) | Self::SmallVit(vit) => vit.forward(pass, inputs),
         }
     }
 
@@ -135,7 +136,7 @@ impl Architecture {
     /// adapters made with them use it.
     pub fn alias(&self, name: &str) -> Option<String> {
         match self {
-            Self::Vit(_) => vit::Vit::alias(name),
+            Self::Vit(_) => vit::alias(name),
             Self::Bert(_) | Self::Deberta(_) | Self::Gpt2(_) | Self::SmallVit(_) => None,
         }
     }
@@ -196,6 +197,14 @@ impl Pass<'_> {
     pub fn dropout(self, id: ModuleId, probability: f64, x: &Var) -> TensorResult<Var> {
         let site = self.modules[id].output_site();
         self.tape.dropout(x, site, probability)
+    }
+
+    /// The tokens' types as rows of an embedding.
+    pub fn types(self, id: ModuleId, inputs: &Inputs) -> TensorResult<Var> {
+        match inputs.types.as_slice() {
+            [] => self.embedding(id, &vec![0; inputs.ids.len()]),
+            types => self.embedding(id, types),
+        }
     }
 
     /// Rows of an embedding.

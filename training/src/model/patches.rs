@@ -4,22 +4,40 @@ use candle_core::{Result, Tensor};
 
 use super::Pass;
 use crate::engine::{Lengths, Var};
-use crate::module::ModuleId;
+use crate::module::{Declaration, ModuleId};
 
 /// What makes a sequence of an image: a projection of its patches, a class token before them, and
 /// learned positions.
 #[derive(Debug, Clone)]
 pub(crate) struct PatchEmbedding {
     /// Height and width of a patch.
-    pub patch: usize,
+    patch: usize,
     /// Patches along a side of the images that the positions were learned for.
-    pub side: usize,
+    side: usize,
     pub project: ModuleId,
-    pub class_token: ModuleId,
-    pub positions: ModuleId,
+    class_token: ModuleId,
+    positions: ModuleId,
 }
 
 impl PatchEmbedding {
+    /// Declares the class token, the positions and the projection under these names.
+    pub fn declare(
+        modules: &mut Declaration,
+        [class_token, positions, project]: [&str; 3],
+        width: usize,
+        channels: usize,
+        patch: usize,
+        side: usize,
+    ) -> Self {
+        Self {
+            patch,
+            side,
+            class_token: modules.table(class_token, &[1, 1, width]),
+            positions: modules.table(positions, &[1, 1 + side * side, width]),
+            project: modules.patches(project, [width, channels, patch, patch]),
+        }
+    }
+
     /// Images (images × channels × height × width) as packed sequences: class token, then patches
     /// from left to right and from top to bottom.
     ///

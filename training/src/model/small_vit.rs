@@ -17,17 +17,16 @@
 
 use std::path::Path;
 
-use candle_core::Result as TensorResult;
 use rankwise_analysis::Checkpoint;
 use serde_json::{Map, Value, json};
 
+use super::Head;
+use super::block::{Block, Blocks, Design, Projections, Rest};
 use super::config::ModelConfig;
 use super::patches::PatchEmbedding;
-use super::{Head, Inputs, Pass};
+use super::vision::VisionTransformer;
 use crate::Error;
-use crate::engine::attention::Attention;
-use crate::engine::{Activation, Lengths, Var};
-use crate::module::{Declaration, ModuleId};
+use crate::module::Declaration;
 
 /// `model_type` of the layout with normalisation after each half of a block.
 pub(crate) const POST_NORM: &str = "small-vit-post-norm";
@@ -160,151 +159,59 @@ pub(crate) fn recognised(folder: &Path) -> Result<Option<ModelConfig>, Error> {
     Ok(Some(config.with(ModelConfig::parse(&text, path)?)))
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct SmallVit {
-    heads: usize,
-    width: usize,
-    is_pre_norm: bool,
-    epsilon: f64,
-    activation: Activation,
-    dropout: f64,
-    attention_dropout: f64,
-    embedding: PatchEmbedding,
-    blocks: Vec<Block>,
-    norm: ModuleId,
-    classifier: ModuleId,
-}
-
-#[derive(Debug, Clone)]
-struct Block {
-    packed: ModuleId,
-    attention_output: ModuleId,
-    first_norm: ModuleId,
-    intermediate: ModuleId,
-    output: ModuleId,
-    second_norm: ModuleId,
-}
-
-impl SmallVit {
-    pub fn declare(
-        config: &ModelConfig,
-        head: Head,
-        modules: &mut Declaration,
-    ) -> Result<Self, Error> {
-        let model_type = config.model_type()?;
-        let Some(layout) = Layout::of(model_type) else {
-            return Err(config.wrong(
-                "model_type",
-                format!("{POST_NORM} or {PRE_NORM}"),
-                model_type,
-            ));
-        };
-        let Head::Classes(classes) = head else {
-            return Err(config.wrong("model_type", "a model of text for this task", model_type));
-        };
-        let width = config.size("hidden_size")?;
-        let inner = config.size("intermediate_size")?;
-        let patch = config.size("patch_size")?;
-        let side = config.size("image_size")? / patch;
-        let channels = config.size_or("num_channels", Some(3))?;
-        let class_token = modules.table("cls_token", &[1, 1, width]);
-        let positions = modules.table("pos_embed", &[1, 1 + side * side, width]);
-        let project = modules.patches(layout.patches, [width, channels, patch, patch]);
-        let blocks = (0..config.layers("num_hidden_layers")?)
-            .map(|layer| {
-                let name = |part: &str| format!("{}.{layer}.{part}", layout.blocks);
-                let attention = |part: &str| name(&format!("{}.{part}", layout.attention));
-                Block {
-                    packed: modules.linear(&attention("in_proj"), width, 3 * width),
+/// The model that a configuration of one of the layouts describes.
+pub(crate) fn declare(
+    config: &ModelConfig,
+    head: Head,
+    modules: &mut Declaration,
+) -> Result<VisionTransformer, Error> {
+    let model_type = config.model_type()?;
+    let Some(layout) = Layout::of(model_type) else {
+        return Err(config.wrong(
+            "model_type",
+            format!("{POST_NORM} or {PRE_NORM}"),
+            model_type,
+        ));
+    };
+    let Head::Classes(classes) = head else {
+        return Err(config.wrong("model_type", "a model of text for this task", model_type));
+    };
+    let width = config.size("hidden_size")?;
+    let design = Design::as_in_bert(config, layout.is_pre_norm, 1e-5, layout.activation, 0.0)?;
+    let inner = config.size("intermediate_size")?;
+    let patch = config.size("patch_size")?;
+    let side = config.size("image_size")? / patch;
+    let channels = config.size_or("num_channels", Some(3))?;
+    let names = ["cls_token", "pos_embed", layout.patches];
+    let embedding = PatchEmbedding::declare(modules, names, width, channels, patch, side);
+    let blocks = (0..config.layers("num_hidden_layers")?)
+        .map(|layer| {
+            let name = |part: &str| format!("{}.{layer}.{part}", layout.blocks);
+            let attention = |part: &str| name(&format!("{}.{part}", layout.attention));
+            Block {
+                projections: Projections::Packed(modules.linear(
+                    &attention("in_proj"),
+                    width,
+                    3 * width,
+                )),
+                scale: design.scale(width),
+                rest: Rest {
                     attention_output: modules.linear(&attention("out_proj"), width, width),
-                    first_norm: modules.norm(&name("norm1"), width),
+                    attention_norm: modules.norm(&name("norm1"), width),
                     intermediate: modules.linear(&name(layout.inner), width, inner),
                     output: modules.linear(&name(layout.output), inner, width),
-                    second_norm: modules.norm(&name("norm2"), width),
-                }
-            })
-            .collect();
-        let norm = modules.norm(&format!("{}.0", layout.head), width);
-        let classifier = modules.linear(&format!("{}.1", layout.head), width, classes);
-        modules.head_from(classifier);
-        Ok(Self {
-            heads: config.heads("num_attention_heads", width)?,
-            width,
-            is_pre_norm: layout.is_pre_norm,
-            epsilon: config.number_or("layer_norm_eps", 1e-5)?,
-            activation: config.activation_or("hidden_act", layout.activation)?,
-            dropout: config.probability_or("hidden_dropout_prob", 0.0)?,
-            attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.0)?,
-            embedding: PatchEmbedding {
-                patch,
-                side,
-                project,
-                class_token,
-                positions,
-            },
-            blocks,
-            norm,
-            classifier,
+                    output_norm: modules.norm(&name("norm2"), width),
+                },
+            }
         })
-    }
-
-    pub fn forward(&self, pass: Pass<'_>, inputs: &Inputs) -> TensorResult<Var> {
-        let Some(pixels) = &inputs.pixels else {
-            candle_core::bail!("a vision transformer: expected images, found none");
-        };
-        let (embedded, lengths) = self.embedding.forward(pass, pixels)?;
-        let mut hidden = pass.dropout(self.embedding.project, self.dropout, &embedded)?;
-        let firsts = lengths.firsts();
-        for (index, block) in self.blocks.iter().enumerate() {
-            // Of the last block only the class token is read.
-            let rows = (index + 1 == self.blocks.len()).then_some(firsts.as_slice());
-            hidden = self.block(pass, block, &hidden, &lengths, rows)?;
-        }
-        let hidden = pass.norm(self.norm, self.epsilon, &hidden)?;
-        pass.linear(self.classifier, &hidden)
-    }
-
-    fn block(
-        &self,
-        pass: Pass<'_>,
-        block: &Block,
-        hidden: &Var,
-        lengths: &Lengths,
-        rows: Option<&[u32]>,
-    ) -> TensorResult<Var> {
-        let tape = pass.tape;
-        let how = Attention {
-            heads: self.heads,
-            scale: 1.0 / ((self.width / self.heads) as f64).sqrt(),
-            is_causal: false,
-            dropout: self.attention_dropout,
-            site: pass.modules[block.packed].output_site(),
-        };
-        // Each normalisation stands before its half of the block or after it.
-        let norm = |id: ModuleId, x: &Var, is_here: bool| match is_here {
-            true => pass.norm(id, self.epsilon, x),
-            false => Ok(x.clone()),
-        };
-        let normed = norm(block.first_norm, hidden, self.is_pre_norm)?;
-        let packed = pass.linear(block.packed, &normed)?;
-        let attended = tape.packed_attention(&packed, lengths, how)?;
-        let (attended, hidden) = match rows {
-            Some(rows) => (tape.gather(&attended, rows)?, tape.gather(hidden, rows)?),
-            None => (attended, hidden.clone()),
-        };
-        let attended = pass.linear(block.attention_output, &attended)?;
-        let attended = pass.dropout(block.attention_output, self.dropout, &attended)?;
-        let hidden = tape.add(&attended, &hidden)?;
-        let hidden = norm(block.first_norm, &hidden, !self.is_pre_norm)?;
-        let normed = norm(block.second_norm, &hidden, self.is_pre_norm)?;
-        let inner = pass.linear(block.intermediate, &normed)?;
-        let inner = tape.activation(&inner, self.activation)?;
-        let output = pass.linear(block.output, &inner)?;
-        let output = pass.dropout(block.output, self.dropout, &output)?;
-        norm(
-            block.second_norm,
-            &tape.add(&output, &hidden)?,
-            !self.is_pre_norm,
-        )
-    }
+        .collect();
+    let norm = modules.norm(&format!("{}.0", layout.head), width);
+    let classifier = modules.linear(&format!("{}.1", layout.head), width, classes);
+    modules.head_from(classifier);
+    Ok(VisionTransformer {
+        embedding,
+        blocks: Blocks { design, blocks },
+        norm,
+        classifier,
+    })
 }

@@ -57,6 +57,14 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// Whether the parameter `name` is the module's: its own, or of its update.
+    pub fn owns(&self, name: &str) -> bool {
+        match name.strip_prefix(&self.name) {
+            Some(rest) => rest.is_empty() || rest.starts_with('.'),
+            None => false,
+        }
+    }
+
     /// Inputs of the map that the weight stands for; entries of an embedding.
     pub fn inputs(&self) -> usize {
         match self.kind {

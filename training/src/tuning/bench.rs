@@ -8,9 +8,10 @@ use rankwise_data::stream;
 
 use super::Tuned;
 use super::batch::{Batch, Item, Target};
+use super::trainer::Trainer;
 use crate::Error;
-use crate::engine::optimizer::{Optimizer, Rule, gradient_norm};
-use crate::method::{Made, MethodTable, Step, directional, moving};
+use crate::engine::optimizer::Rule;
+use crate::method::{MethodTable, Step};
 use crate::model::{Head, Loaded, ModelConfig};
 
 /// What to measure.
@@ -58,7 +59,7 @@ impl StepBench {
         let (dtype, device) = (DType::F32, Device::Cpu);
         let config = ModelConfig::parse(&self.config, "bench".into())?;
         let loaded = Loaded::random(&config, Head::Classes(2), 0, dtype, &device)?;
-        let mut tuned = Tuned::new(loaded, &self.method, 0, dtype, &device)?;
+        let tuned = Tuned::new(loaded, &self.method, 0, dtype, &device)?;
         let mut rng = stream(0, "bench tokens", 0);
         let vocabulary = config.size("vocab_size")? as u32;
         let items: Vec<_> = (0..self.sequences)
@@ -76,10 +77,7 @@ impl StepBench {
             decay: 0.0,
         };
         const RATE: f64 = 1e-4;
-        let rows = directional(&tuned.modules);
-        let by_rows = |id| tuned.rule.by_rows() && rows.contains(&id);
-        let optimizer = Optimizer::new(rule, &tuned.parameters, by_rows)?;
-        let mut optimizer = optimizer.with_peak(RATE);
+        let mut trainer = Trainer::new(tuned, rule, RATE, 1.0)?;
         let mut seconds = Vec::new();
         for number in 0..=self.steps as u64 {
             let (start, cpu) = (Instant::now(), cpu_seconds());
@@ -89,34 +87,10 @@ impl StepBench {
                 epoch: 0,
                 seed: 0,
             };
-            tuned
-                .rule
-                .begin(step, &mut tuned.modules, &tuned.parameters)?;
             let batch = Batch::new(&items, false, dtype, &device)?;
-            let mut pull = tuned.pull(&batch, Some((0, number)))?;
-            tuned
-                .rule
-                .regularise(step, &tuned.modules, &tuned.parameters, &mut pull.gradients)?;
-            let norm = gradient_norm(&tuned.parameters, &pull.gradients)?;
-            let moving = moving(&tuned.modules);
-            let factor = (1.0 / norm).min(1.0);
-            optimizer.step(
-                &tuned.parameters,
-                &pull.gradients,
-                |id| moving.get(&id).map(Vec::as_slice),
-                RATE,
-                factor,
-            )?;
-            let made = Made {
-                step,
-                rate: RATE,
-                peak: RATE,
-                factor,
-                gradients: &pull.gradients,
-            };
-            tuned
-                .rule
-                .settle(made, &mut tuned.modules, &tuned.parameters)?;
+            if let Err(module) = trainer.step(step, &batch, RATE)? {
+                return Err(candle_core::Error::msg(format!("{module} is not finite")).into());
+            }
             seconds.push(StepTime {
                 seconds: start.elapsed().as_secs_f64(),
                 cpu_seconds: cpu_seconds().zip(cpu).map(|(after, before)| after - before),

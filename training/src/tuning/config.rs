@@ -318,6 +318,11 @@ impl TuneConfig {
 }
 
 impl ScheduleSettings {
+    /// Examples of a step.
+    pub(crate) fn examples(&self) -> usize {
+        self.batch_size * self.accumulation
+    }
+
     /// The learning rate of step `number` (from 0) of `of`, as a share of the highest.
     pub(crate) fn rate(&self, number: u64, of: u64) -> f64 {
         let warmup = (self.warmup_ratio * of as f64).ceil();

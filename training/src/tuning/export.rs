@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use candle_core::DType;
-use rankwise_data::{create_folder, discard_leftovers, read_text, write_atomic};
+use rankwise_data::{create_folder, discard_leftovers, read_text};
 use serde_json::{Map, Value as Json, json};
 
 use super::Tuned;
 use super::config::TuneConfig;
-use super::folder::write_tensors;
 use super::peft::write_adapter;
 use crate::Error;
+use crate::folder::{write_json, write_tensors};
 
 /// Writes `folder/adapter` or, if the model's own tensors trained, `folder/tuned`.
 pub(super) fn write(
@@ -75,11 +75,5 @@ fn write_checkpoint(
     if config.contains_key("model_type") {
         write_json(&folder.join("config.json"), &Json::Object(config))?;
     }
-    Ok(())
-}
-
-pub(super) fn write_json(path: &Path, value: &Json) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).expect("numbers and texts serialise");
-    write_atomic(path, |out| out.write_all(text.as_bytes()))?;
     Ok(())
 }

@@ -1,20 +1,24 @@
 //! Fine-tuning of transformers: a model, a method, data, and the run that brings them together.
 
+mod account;
 mod assembly;
 mod batch;
 mod beginning;
 mod bench;
+mod building;
 mod change;
 mod config;
 mod data;
 mod evaluate;
 mod export;
 mod folder;
+mod order;
 mod peft;
 mod ranks;
 mod record;
 mod rehearsal;
 mod run;
+mod trainer;
 
 pub(crate) use assembly::{Prepared, Tuned};
 pub(crate) use batch::Item;

@@ -21,9 +21,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Tuned;
 use super::change::{Change, factors};
-use super::export::write_json;
-use super::folder::write_tensors;
 use crate::Error;
+use crate::folder::{write_json, write_tensors};
 use crate::method::MethodTable;
 use crate::module::{Adapter, Kind, Module, Value};
 

@@ -74,7 +74,7 @@ pub struct TuneSummary {
     pub seed: u64,
     /// SHA-256 of the resolved configuration's TOML.
     pub config_sha256: String,
-    /// SHA-256 of every file of data that was read, by name.
+    /// SHA-256 of every file of data that was read, by name; of a folder of images one of them all.
     pub data_sha256: Vec<(String, String)>,
     /// SHA-256 of the checkpoint's configuration and weights, by name.
     pub model_sha256: Vec<(String, String)>,
@@ -150,11 +150,15 @@ pub(super) fn epochs_table(records: &[TuneRecord]) -> Result<Table, rankwise_dat
         .iter()
         .enumerate()
     {
-        columns.push((
-            format!("{}_loss", set.set),
-            real(&|r| Some(r.scores.get(at)?.loss)),
-        ));
-        for (number, (key, _)) in set.metrics.iter().enumerate() {
+        // `train_loss` is that of the steps, as the weights moved and with dropout.
+        let evaluated = match set.set.as_str() {
+            "train" => "evaluated_train_loss".to_owned(),
+            other => format!("{other}_loss"),
+        };
+        columns.push((evaluated, real(&|r| Some(r.scores.get(at)?.loss))));
+        // A language model's metric is its loss.
+        let metrics = set.metrics.iter().enumerate();
+        for (number, (key, _)) in metrics.filter(|(_, (key, _))| key != "loss") {
             let of = |r: &TuneRecord| r.scores.get(at)?.metrics.get(number)?.1;
             columns.push((format!("{}_{key}", set.set), real(&of)));
         }

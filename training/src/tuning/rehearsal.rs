@@ -57,19 +57,15 @@ pub fn rehearse(config: &TuneConfig, sources: &Sources) -> Result<Rehearsal, Err
     let step_seconds = seconds / STEPS.min(run.steps).max(1) as f64;
     let examples = run.data.train.len();
     let evaluated: usize = run.data.evaluated.iter().map(|set| set.source.len()).sum();
-    let size = config.schedule.batch_size * config.schedule.accumulation;
+    let size = config.schedule.examples();
     let evaluation = step_seconds / 3.0 * evaluated as f64 / size as f64;
     let trainable = run.trainable();
-    let weights = run
-        .tuned
-        .modules
-        .0
-        .iter()
-        .map(|module| module.declared.count());
+    let tuned = &run.trainer.tuned;
+    let weights = tuned.modules.0.iter().map(|module| module.declared.count());
     let weights: usize = weights.sum();
     let width = run.dtype.size_in_bytes();
     // Values, gradient and two moments, in float32 (float64 under f64).
-    let own = 4 * run.tuned.parameters.values().dtype().size_in_bytes();
+    let own = 4 * tuned.parameters.values().dtype().size_in_bytes();
     Ok(Rehearsal {
         model: weights,
         examples,

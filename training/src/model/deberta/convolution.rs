@@ -4,6 +4,7 @@ use candle_core::Result as TensorResult;
 
 use crate::Error;
 use crate::engine::{Activation, Var};
+use crate::model::block::Design;
 use crate::model::config::ModelConfig;
 use crate::model::{Inputs, Pass};
 use crate::module::{Declaration, ModuleId};
@@ -23,8 +24,7 @@ impl Convolution {
     pub fn declare(
         config: &ModelConfig,
         width: usize,
-        dropout: f64,
-        epsilon: f64,
+        design: Design,
         modules: &mut Declaration,
     ) -> Result<Option<Self>, Error> {
         if config.integer_or("conv_kernel_size", 0)? <= 0 {
@@ -37,8 +37,8 @@ impl Convolution {
         config.only("conv_groups", "1")?;
         Ok(Some(Self {
             kernel,
-            dropout,
-            epsilon,
+            dropout: design.dropout,
+            epsilon: design.epsilon,
             convolve: modules.convolution("deberta.encoder.conv.conv", [width, width, kernel]),
             norm: modules.norm("deberta.encoder.conv.LayerNorm", width),
             activation: config.activation_or("conv_act", "tanh")?,

@@ -17,10 +17,10 @@ use candle_core::Result as TensorResult;
 
 use self::convolution::Convolution;
 use self::relative::{RelativeTable, Terms};
+use super::block::{Design, Rest};
 use super::config::ModelConfig;
 use super::{Head, Inputs, Pass};
 use crate::Error;
-use crate::engine::attention::Attention;
 use crate::engine::disentangled::Relative;
 use crate::engine::distances::Distances;
 use crate::engine::{Activation, Var};
@@ -28,14 +28,10 @@ use crate::module::{Declaration, ModuleId};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Deberta {
-    heads: usize,
+    design: Design,
     /// Of the scores.
     scale: f64,
     positions: usize,
-    epsilon: f64,
-    activation: Activation,
-    dropout: f64,
-    attention_dropout: f64,
     words: ModuleId,
     position_table: Option<ModuleId>,
     type_table: Option<ModuleId>,
@@ -55,11 +51,7 @@ struct Block {
     /// What projects the relative positions to keys and to queries.
     relative_key: Option<ModuleId>,
     relative_query: Option<ModuleId>,
-    attention_output: ModuleId,
-    attention_norm: ModuleId,
-    intermediate: ModuleId,
-    output: ModuleId,
-    output_norm: ModuleId,
+    rest: Rest,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +75,11 @@ impl Deberta {
         modules: &mut Declaration,
     ) -> Result<Self, Error> {
         let width = config.size("hidden_size")?;
-        let heads = config.heads("num_attention_heads", width)?;
+        let design = Design::as_in_bert(config, false, 1e-7, "gelu", 0.1)?;
+        let heads = design.heads;
         config.only("attention_head_size", &(width / heads).to_string())?;
         let inner = config.size("intermediate_size")?;
         let positions = config.size_or("max_position_embeddings", Some(512))?;
-        let epsilon = config.number_or("layer_norm_eps", 1e-7)?;
-        let dropout = config.probability_or("hidden_dropout_prob", 0.1)?;
         let terms = Terms::read(config)?;
         let is_relative = config.flag_or("relative_attention", false)?;
         let shares_keys = config.flag_or("share_att_key", false)?;
@@ -141,16 +132,12 @@ impl Deberta {
                     query,
                     key,
                     value,
-                    attention_output: modules.linear(&name("attention.output.dense"), width, width),
-                    attention_norm: modules.norm(&name("attention.output.LayerNorm"), width),
-                    intermediate: modules.linear(&name("intermediate.dense"), width, inner),
-                    output: modules.linear(&name("output.dense"), inner, width),
-                    output_norm: modules.norm(&name("output.LayerNorm"), width),
+                    rest: Rest::as_in_bert(modules, name, width, inner),
                 }
             })
             .collect();
         let relative = RelativeTable::declare(config, is_relative, positions, width, modules)?;
-        let convolution = Convolution::declare(config, width, dropout, epsilon, modules)?;
+        let convolution = Convolution::declare(config, width, design, modules)?;
         let head = match head {
             Head::Classes(classes) => {
                 let dense = modules.linear("pooler.dense", width, width);
@@ -161,7 +148,7 @@ impl Deberta {
                     project,
                     activation: config.activation_or("pooler_hidden_act", "gelu")?,
                     pooler_dropout: config.probability_or("pooler_dropout", 0.0)?,
-                    dropout: config.probability_or("cls_dropout", dropout)?,
+                    dropout: config.probability_or("cls_dropout", design.dropout)?,
                 }
             }
             Head::Span => {
@@ -178,13 +165,9 @@ impl Deberta {
             }
         };
         Ok(Self {
-            heads,
+            design,
             scale: 1.0 / ((width / heads * terms.count()) as f64).sqrt(),
             positions,
-            epsilon,
-            activation: config.activation_or("hidden_act", "gelu")?,
-            dropout,
-            attention_dropout: config.probability_or("attention_probs_dropout_prob", 0.1)?,
             words,
             position_table,
             type_table,
@@ -206,7 +189,7 @@ impl Deberta {
         let tape = pass.tape;
         let embedded = self.embed(pass, inputs)?;
         let relative = match &self.relative {
-            Some(relative) => Some(relative.rows(pass, inputs, self.epsilon)?),
+            Some(relative) => Some(relative.rows(pass, inputs, self.design.epsilon)?),
             None => None,
         };
         let firsts = match self.head {
@@ -220,7 +203,9 @@ impl Deberta {
             let rows = firsts
                 .as_deref()
                 .filter(|_| index + 1 == self.blocks.len() && convolution.is_none());
-            hidden = self.block(pass, block, &hidden, inputs, relative.as_ref(), rows)?;
+            hidden = block.rest.around(pass, self.design, &hidden, rows, |x| {
+                self.attend(pass, block, x, inputs, relative.as_ref())
+            })?;
             if let Some(convolution) = convolution {
                 hidden = convolution.forward(pass, &embedded, &hidden, inputs)?;
             }
@@ -250,78 +235,46 @@ impl Deberta {
         let tape = pass.tape;
         let mut embedded = pass.embedding(self.words, &inputs.ids)?;
         if let Some(table) = self.position_table {
-            let places = inputs.lengths.iter();
-            let places: Vec<u32> = places.flat_map(|(_, length)| 0..length as u32).collect();
-            embedded = tape.add(&embedded, &pass.embedding(table, &places)?)?;
+            let places = pass.embedding(table, &inputs.lengths.places())?;
+            embedded = tape.add(&embedded, &places)?;
         }
         if let Some(table) = self.type_table {
-            let types = match inputs.types.as_slice() {
-                [] => pass.embedding(table, &vec![0; inputs.ids.len()])?,
-                types => pass.embedding(table, types)?,
-            };
-            embedded = tape.add(&embedded, &types)?;
+            embedded = tape.add(&embedded, &pass.types(table, inputs)?)?;
         }
         if let Some(widening) = self.widening {
             embedded = pass.linear(widening, &embedded)?;
         }
-        let embedded = pass.norm(self.norm, self.epsilon, &embedded)?;
-        pass.dropout(self.norm, self.dropout, &embedded)
+        let embedded = pass.norm(self.norm, self.design.epsilon, &embedded)?;
+        pass.dropout(self.norm, self.design.dropout, &embedded)
     }
 
-    fn block(
+    /// What the tokens `x` of every sequence attend to.
+    fn attend(
         &self,
         pass: Pass<'_>,
         block: &Block,
-        hidden: &Var,
+        x: &Var,
         inputs: &Inputs,
         relative: Option<&(Var, Distances)>,
-        rows: Option<&[u32]>,
     ) -> TensorResult<Var> {
         let tape = pass.tape;
-        let how = Attention {
-            heads: self.heads,
-            scale: self.scale,
-            is_causal: false,
-            dropout: self.attention_dropout,
-            site: pass.modules[block.query].output_site(),
+        let how = self.design.attention(pass, self.scale, block.query);
+        let query = pass.linear(block.query, x)?;
+        let key = pass.linear(block.key, x)?;
+        let value = pass.linear(block.value, x)?;
+        let Some((table, distances)) = relative else {
+            return tape.attention(&query, &key, &value, &inputs.lengths, how);
         };
-        let query = pass.linear(block.query, hidden)?;
-        let key = pass.linear(block.key, hidden)?;
-        let value = pass.linear(block.value, hidden)?;
-        let attended = match relative {
-            None => tape.attention(&query, &key, &value, &inputs.lengths, how)?,
-            Some((table, distances)) => {
-                let table = pass.dropout(block.key, self.dropout, table)?;
-                let project = |id: Option<ModuleId>| {
-                    id.map(|id| pass.linear_again(id, &table, 1)).transpose()
-                };
-                let (relative_key, relative_query) =
-                    (project(block.relative_key)?, project(block.relative_query)?);
-                let relative = Relative {
-                    key: relative_key.as_ref(),
-                    query: relative_query.as_ref(),
-                    distances,
-                };
-                let contents = [&query, &key, &value];
-                tape.disentangled_attention(contents, relative, &inputs.lengths, how)?
-            }
+        let table = pass.dropout(block.key, self.design.dropout, table)?;
+        let project =
+            |id: Option<ModuleId>| id.map(|id| pass.linear_again(id, &table, 1)).transpose();
+        let (relative_key, relative_query) =
+            (project(block.relative_key)?, project(block.relative_query)?);
+        let relative = Relative {
+            key: relative_key.as_ref(),
+            query: relative_query.as_ref(),
+            distances,
         };
-        let (attended, hidden) = match rows {
-            Some(rows) => (tape.gather(&attended, rows)?, tape.gather(hidden, rows)?),
-            None => (attended, hidden.clone()),
-        };
-        let attended = pass.linear(block.attention_output, &attended)?;
-        let attended = pass.dropout(block.attention_output, self.dropout, &attended)?;
-        let hidden = tape.add(&attended, &hidden)?;
-        let hidden = pass.norm(block.attention_norm, self.epsilon, &hidden)?;
-        let inner = pass.linear(block.intermediate, &hidden)?;
-        let inner = tape.activation(&inner, self.activation)?;
-        let output = pass.linear(block.output, &inner)?;
-        let output = pass.dropout(block.output, self.dropout, &output)?;
-        pass.norm(
-            block.output_norm,
-            self.epsilon,
-            &tape.add(&output, &hidden)?,
-        )
+        tape.disentangled_attention([&query, &key, &value], relative, &inputs.lengths, how)
     }
 }

@@ -13,7 +13,7 @@ use candle_core::{DType, Device};
 use safetensors::SafeTensors;
 
 use self::case::{Case, LOGITS, distance, everything, flat, gradients, largest};
-use super::vit::Vit;
+use super::vit;
 use super::{Head, Loaded};
 use crate::engine::host::elsewhere;
 use crate::engine::loss::loss;
@@ -204,7 +204,7 @@ fn vit_by_names_in_memory() {
     let bytes = fs::read(case.folder.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let renamed = tensors.iter().map(|(name, view)| {
-        let alias = Vit::alias(name).unwrap_or_else(|| name.to_owned());
+        let alias = vit::alias(name).unwrap_or_else(|| name.to_owned());
         (alias, view)
     });
     let renamed: Vec<_> = renamed.collect();

@@ -1,0 +1,235 @@
+//! `rankwise train --model` on every form of task: two epochs of a tiny model on made-up data, and
+//! what is left of it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rankwise_data::Table;
+
+/// A folder with a model of the fixtures in it, and one for data.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(fixture: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("training/tests/fixtures/models");
+        for part in ["model", "data"] {
+            fs::create_dir(folder.path().join(part)).unwrap();
+        }
+        for file in ["config.json", "model.safetensors"] {
+            let to = folder.path().join("model").join(file);
+            fs::copy(fixtures.join(fixture).join(file), to).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Two epochs of LoRA, the training set evaluated as well; the run's table of epochs.
+    fn run(&self, task: &str, extra: &[&str]) -> Table {
+        let run = self.folder.path().join(format!("runs/{task}-lora-r2-s0"));
+        let output = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+            .args([
+                "train", "--quiet", "--task", task, "--epochs", "2", "--rank", "2",
+            ])
+            .args([
+                "--learning-rate",
+                "1e-2",
+                "--set",
+                "evaluation.on_train=true",
+            ])
+            .args([
+                "--set",
+                "schedule.batch_size=8",
+                "--set",
+                "task.max_length=32",
+            ])
+            .args([
+                "--model".as_ref(),
+                self.folder.path().join("model").as_os_str(),
+            ])
+            .args([
+                "--data".as_ref(),
+                self.folder.path().join("data").as_os_str(),
+            ])
+            .args([
+                "--out".as_ref(),
+                self.folder.path().join("runs").as_os_str(),
+            ])
+            .args(extra)
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{task}: {message}");
+        let summary = fs::read_to_string(run.join("run.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        let hashed = summary["data_sha256"].as_array().unwrap();
+        assert!(!hashed.is_empty(), "{task}");
+        let lengths = hashed.iter().map(|file| file[1].as_str().unwrap().len());
+        assert!(
+            lengths.into_iter().all(|length| length == 64),
+            "{task}: {hashed:?}"
+        );
+        Table::read_parquet(&run.join("epochs.parquet")).unwrap()
+    }
+}
+
+/// The column has a number for both epochs.
+fn numbers(table: &Table, column: &str) -> Vec<f64> {
+    let numbers = table.numbers(column).unwrap();
+    assert!(
+        numbers.len() == 2 && numbers.iter().all(|x| x.is_finite()),
+        "{column}: {numbers:?}"
+    );
+    numbers
+}
+
+#[test]
+fn a_language_model_reads_plain_text() {
+    let bench = Bench::new("gpt2-lm");
+    // Single letters; Ġ is a space and Ċ a new line.
+    let letters = ('a'..='z')
+        .map(String::from)
+        .chain(["Ġ".to_owned(), "Ċ".to_owned()]);
+    let entries: Vec<_> = letters
+        .enumerate()
+        .map(|(id, token)| format!("\"{token}\": {id}"))
+        .collect();
+    bench.write(
+        "model/vocab.json",
+        format!("{{{}, \"<|endoftext|>\": 59}}", entries.join(", ")),
+    );
+    bench.write("model/merges.txt", "#version: 0.2\n");
+    let text = "the quick brown fox jumps over the lazy dog\n";
+    bench.write("data/train.txt", text.repeat(20));
+    bench.write("data/validation.txt", text.repeat(4));
+    let table = bench.run("lm", &[]);
+    let loss = numbers(&table, "validation_loss");
+    assert!(loss[1] < loss[0], "{loss:?}");
+    numbers(&table, "train_loss");
+}
+
+/// A picture of one colour, as a bitmap of 24 bits.
+fn bitmap(side: u32, [red, green, blue]: [u8; 3]) -> Vec<u8> {
+    let size = 3 * side * side;
+    let mut bytes = b"BM".to_vec();
+    for number in [
+        54 + size,
+        0,
+        54,
+        40,
+        side,
+        side,
+        1 | (24 << 16),
+        0,
+        size,
+        2835,
+        2835,
+        0,
+        0,
+    ] {
+        bytes.extend(number.to_le_bytes());
+    }
+    // Rows of a multiple of four bytes need no filling.
+    assert_eq!(3 * side % 4, 0);
+    bytes.extend([blue, green, red].repeat((side * side) as usize));
+    bytes
+}
+
+#[test]
+fn pictures_in_folders_of_their_classes() {
+    let bench = Bench::new("vit-cls");
+    for (class, colour) in [
+        ("black", [9, 9, 9]),
+        ("blue", [20, 30, 200]),
+        ("red", [220, 40, 30]),
+    ] {
+        for (part, count) in [("train", 8), ("validation", 4)] {
+            for number in 0..count {
+                let colour = colour.map(|byte| byte + number);
+                let path = format!("data/{part}/{class}/{number}.bmp");
+                bench.write(&path, bitmap(16, colour));
+            }
+        }
+    }
+    let table = bench.run("images", &[]);
+    let loss = numbers(&table, "validation_loss");
+    assert!(loss[1] < loss[0], "{loss:?}");
+    // That of the steps and that of an evaluation are two columns.
+    assert_ne!(
+        numbers(&table, "train_loss"),
+        numbers(&table, "evaluated_train_loss")
+    );
+    numbers(&table, "train_accuracy");
+}
+
+#[test]
+fn questions_get_their_answers_from_a_paragraph() {
+    let bench = Bench::new("bert-qa");
+    let words = [
+        "who", "what", "wrote", "made", "it", "anna", "bert", "carl", "dora", "emil",
+    ];
+    let mut vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n".to_owned();
+    for word in words {
+        writeln!(vocabulary, "{word}").unwrap();
+    }
+    bench.write("model/vocab.txt", vocabulary);
+    for (file, count) in [("train-v1.1.json", 24), ("dev-v1.1.json", 8)] {
+        let questions: Vec<_> = (0..count)
+            .map(|number| {
+                let name = words[5 + number % 5];
+                let context = format!("it wrote {name} it made");
+                let answers = format!(r#"[{{"text": "{name}", "answer_start": 9}}]"#);
+                format!(
+                    r#"{{"context": "{context}", "qas": [{{"id": "q{number}", "question": "who wrote it", "answers": {answers}}}]}}"#
+                )
+            })
+            .collect();
+        let text = questions.join(",");
+        bench.write(
+            &format!("data/{file}"),
+            format!(r#"{{"version": "1.1", "data": [{{"title": "t", "paragraphs": [{text}]}}]}}"#),
+        );
+    }
+    let table = bench.run("squad", &["--set", "task.stride=8"]);
+    let scores = numbers(&table, "validation_answer_f1");
+    assert!(
+        scores.iter().all(|score| (0.0..=100.0).contains(score)),
+        "{scores:?}"
+    );
+    numbers(&table, "validation_exact_match");
+}
+
+#[test]
+fn cifar_in_its_binary_form() {
+    let bench = Bench::new("vit-cls");
+    let record = |label: u8| {
+        let mut bytes = vec![label];
+        bytes.extend(std::iter::repeat_n(25 * label, 3072));
+        bytes
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    bench.write("data/batches.meta.txt", names.join("\n"));
+    for batch in 1..=5 {
+        let records: Vec<u8> = (0..8).flat_map(|at| record((at + batch) % 10)).collect();
+        bench.write(&format!("data/data_batch_{batch}.bin"), records);
+    }
+    bench.write(
+        "data/test_batch.bin",
+        (0..10).flat_map(record).collect::<Vec<u8>>(),
+    );
+    let table = bench.run("cifar10", &[]);
+    let accuracy = numbers(&table, "validation_accuracy");
+    assert!(
+        accuracy.iter().all(|share| (0.0..=1.0).contains(share)),
+        "{accuracy:?}"
+    );
+}

@@ -1,0 +1,137 @@
+//! What a run says of itself: every epoch's evaluation and ranks, and at the end what it read and
+//! came to.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rankwise_data::{sha256_hex, sha256_path};
+
+use super::data::{Evaluated, Judged};
+use super::evaluate::evaluate;
+use super::folder::TuneFolder;
+use super::ranks::ranks;
+use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
+use super::run::{Progressed, Run};
+use crate::Error;
+
+impl Run<'_> {
+    pub(super) fn measure(
+        &mut self,
+        epoch: u64,
+        steps: &[StepRecord],
+        train_seconds: f64,
+    ) -> Result<TuneRecord, Error> {
+        let clock = Instant::now();
+        let size = self.config.evaluation.batch_size;
+        let mut sets: Vec<Evaluated> = self.data.evaluated.clone();
+        if self.config.evaluation.on_train
+            && let Some(Judged::Outputs(metrics)) = sets.first().map(|set| set.judged.clone())
+        {
+            sets.push(Evaluated {
+                name: "train".to_owned(),
+                source: self.data.train.clone(),
+                judged: Judged::Outputs(metrics),
+            });
+        }
+        let scores = sets
+            .iter()
+            .map(|set| {
+                let skip = &mut self.data.skip;
+                evaluate(
+                    &self.trainer.tuned,
+                    set,
+                    skip,
+                    size,
+                    self.dtype,
+                    &self.device,
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        let evaluate_seconds = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let ranks = match self.config.evaluation.ranks {
+            true => ranks(&self.trainer.tuned)?,
+            false => Vec::new(),
+        };
+        let own = &steps[(epoch * self.per_epoch) as usize..];
+        let mean =
+            |of: fn(&StepRecord) -> f64| own.iter().map(of).sum::<f64>() / own.len().max(1) as f64;
+        Ok(TuneRecord {
+            epoch: epoch as usize + 1,
+            steps: steps.len() as u64,
+            train_loss: mean(|step| step.loss),
+            regulariser: mean(|step| step.regulariser),
+            scores,
+            ranks,
+            train_seconds,
+            evaluate_seconds,
+            rank_seconds: clock.elapsed().as_secs_f64(),
+        })
+    }
+
+    pub(super) fn summary(
+        &self,
+        state: &Progressed,
+        stop: TuneStop,
+        trainable: Trainable,
+        folder: Option<&TuneFolder>,
+        start: Instant,
+    ) -> Result<TuneSummary, Error> {
+        let config = self.config;
+        let rule = &self.trainer.tuned.rule;
+        let hashes = |files: Vec<PathBuf>| -> Result<Vec<(String, String)>, Error> {
+            files
+                .into_iter()
+                .map(|file| {
+                    let name = file.file_name().unwrap_or_default().to_string_lossy();
+                    Ok((name.into_owned(), sha256_path(&file)?))
+                })
+                .collect()
+        };
+        let data = self
+            .data
+            .provenance
+            .iter()
+            .flat_map(|from| from.files.clone());
+        let mut weights: Vec<_> = fs::read_dir(self.model)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".bin")
+            })
+            .collect();
+        weights.sort();
+        weights.extend(self.adapter.clone());
+        let passed_over = self.data.skip.skipped().iter();
+        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
+        let earlier = match state.notes.records.last() {
+            // `go` has added this sitting's seconds at the last epoch.
+            Some(_) => state.notes.wall_seconds,
+            None => start.elapsed().as_secs_f64(),
+        };
+        Ok(TuneSummary {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            method: config.method.method.key().to_owned(),
+            rank: rule.adapts().then_some(config.method.common.rank),
+            task: config.task.name.clone(),
+            seed: config.seed,
+            config_sha256: match folder {
+                Some(folder) => folder.config_sha256().to_owned(),
+                None => sha256_hex(config.to_toml().as_bytes()),
+            },
+            data_sha256: hashes(data.collect())?,
+            model_sha256: hashes(weights)?,
+            platform: config.device.platform(),
+            stop,
+            steps: state.steps.len() as u64,
+            trainable,
+            best: state.notes.best,
+            notes: self.notes.iter().cloned().chain(passed_over).collect(),
+            wall_seconds: earlier,
+            last: state.notes.records.last().cloned(),
+        })
+    }
+}

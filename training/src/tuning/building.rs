@@ -1,0 +1,132 @@
+//! The building of a run: data, model, method and optimiser from a configuration.
+
+use candle_core::{DType, Device};
+
+use super::beginning::Beginning;
+use super::config::{OptimizerName, TuneConfig, TunePrecision};
+use super::data::{Source, Sources, TuneData};
+use super::record::Trainable;
+use super::run::Run;
+use super::trainer::Trainer;
+use super::{Prepared, Tuned};
+use crate::Error;
+use crate::engine::optimizer::Rule;
+use crate::model::Loaded;
+
+impl<'a> Run<'a> {
+    pub fn new(
+        config: &'a TuneConfig,
+        sources: &'a Sources,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let data = TuneData::read(&config.task, sources, config.seed)?;
+        let (dtype, trained) = match config.precision {
+            TunePrecision::F32 => (DType::F32, DType::F32),
+            TunePrecision::F64 => (DType::F64, DType::F64),
+            TunePrecision::Bf16 => (DType::BF16, DType::F32),
+        };
+        let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device)?;
+        let mut notes = Vec::new();
+        if !loaded.drawn.is_empty() {
+            notes.push(format!("drawn from the seed: {}", loaded.drawn.join(", ")));
+        }
+        if !loaded.unused.is_empty() {
+            notes.push(format!(
+                "not used of the checkpoint: {}",
+                loaded.unused.join(", ")
+            ));
+        }
+        if let Some(limit) = loaded.architecture.positions() {
+            check_lengths(config, &data, limit)?;
+        }
+        let mut adapter = None;
+        let tuned = match &config.model.adapter {
+            None => Tuned::new(loaded, &config.method, config.seed, trained, &device)?,
+            Some(path) => {
+                let beginning = Beginning::read(path)?;
+                adapter = Some(beginning.file().to_owned());
+                let table = beginning.fitted(&config.method, &loaded.modules)?;
+                let mut prepared = Prepared::new(loaded, &table, config.seed)?;
+                notes.extend(beginning.fill(&mut prepared)?);
+                Tuned::of(prepared, trained, &device)?
+            }
+        };
+        let o = &config.optimizer;
+        let rule = match o.name {
+            OptimizerName::Adamw => Rule::AdamW {
+                beta1: o.beta1,
+                beta2: o.beta2,
+                epsilon: o.epsilon,
+                decay: o.weight_decay,
+            },
+            OptimizerName::Sgd => Rule::Sgd {
+                momentum: o.momentum,
+                decay: o.weight_decay,
+            },
+        };
+        let per_epoch = data.train.len().div_ceil(config.schedule.examples()) as u64;
+        notes.extend(
+            data.provenance
+                .iter()
+                .flat_map(|from| from.notes.iter().cloned()),
+        );
+        Ok(Self {
+            steps: per_epoch * config.schedule.epochs as u64,
+            config,
+            device,
+            dtype,
+            data,
+            trainer: Trainer::new(tuned, rule, o.learning_rate, o.clip_norm)?,
+            per_epoch,
+            notes,
+            model: &sources.model,
+            adapter,
+        })
+    }
+
+    pub fn trainable(&self) -> Trainable {
+        let mut trainable = Trainable::default();
+        let tuned = &self.trainer.tuned;
+        let modules = tuned.modules.0.iter().map(|module| &module.declared);
+        let heads: Vec<_> = modules.filter(|declared| declared.is_head).collect();
+        for (_, part) in tuned.parameters.parts() {
+            let is_head = heads.iter().any(|head| head.owns(&part.name));
+            let count = part.count();
+            if is_head {
+                trainable.head += count;
+            } else {
+                trainable.update += count;
+            }
+            trainable.total += count;
+        }
+        trainable
+    }
+}
+
+/// Whether what is read is no longer than the model's positions.
+fn check_lengths(config: &TuneConfig, data: &TuneData, limit: usize) -> Result<(), Error> {
+    if config.task.name == "squad" && config.task.max_length > limit {
+        return Err(too_long(config.task.max_length, limit));
+    }
+    let longest = |source: &Source| {
+        (0..source.len())
+            .map(|index| source.tokens(index))
+            .max()
+            .unwrap_or(0)
+    };
+    let sets = data.evaluated.iter().map(|set| &set.source);
+    let longest = sets.chain([&data.train]).map(longest).max().unwrap_or(0);
+    if longest > limit {
+        return Err(too_long(longest, limit));
+    }
+    Ok(())
+}
+
+fn too_long(found: usize, limit: usize) -> Error {
+    Error::Setting {
+        origin: "configuration".to_owned(),
+        key: "task.max_length".to_owned(),
+        expected: format!("at most the model's {limit} positions"),
+        found: found.to_string(),
+    }
+}
