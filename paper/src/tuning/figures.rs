@@ -25,6 +25,10 @@ type Group<'a> = (&'a TuningSetting, Vec<&'a TuningRun>);
 /// # Errors
 /// If there is nothing to draw.
 pub fn tuning_curves(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
+    drawn("curves", curve_panels(all), 2)
+}
+
+pub(super) fn curve_panels(all: &TuningRuns) -> Vec<Panel> {
     let mut panels = Vec::new();
     for (task, groups) in all.by_task() {
         let decides = groups.iter().find_map(|(_, runs)| runs[0].decides());
@@ -37,7 +41,7 @@ pub fn tuning_curves(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
         let loss = "Training loss".to_owned();
         panels.push(panel(format!("{task}: training loss"), loss, curves));
     }
-    drawn("curves", panels, 2)
+    panels
 }
 
 /// The mean effective rank of ΔW over modules by epoch, one panel a task: mean over seeds and a band of
@@ -46,6 +50,10 @@ pub fn tuning_curves(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
 /// # Errors
 /// If no run has ranks on record.
 pub fn tuning_ranks(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
+    drawn("ranks", rank_panels(all), 2)
+}
+
+pub(super) fn rank_panels(all: &TuningRuns) -> Vec<Panel> {
     let mut panels = Vec::new();
     for (task, groups) in all.by_task() {
         let curves = curves(&groups, |run| run.series("mean_effective_rank"));
@@ -61,7 +69,7 @@ pub fn tuning_ranks(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
         }
         panels.push(panel);
     }
-    drawn("ranks", panels, 2)
+    panels
 }
 
 fn curves(groups: &[Group<'_>], series: impl Fn(&TuningRun) -> Option<Vec<f64>>) -> Vec<Curve> {
@@ -120,8 +128,21 @@ fn numbered<C: Clone>(name: &str, charts: Vec<C>) -> Vec<(String, Vec<C>)> {
 /// # Errors
 /// If no run has ranks on record.
 pub fn tuning_modules(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
+    let files = module_maps(all);
+    if files.is_empty() {
+        bail!("modules: expected a run with ranks of its modules on record, found none");
+    }
+    let figures = files.into_iter().map(|(name, maps)| {
+        let columns = maps.len().min(2);
+        Ok((name, heat_maps(&maps, columns)?))
+    });
+    figures.collect()
+}
+
+/// Heat maps by file.
+pub(super) fn module_maps(all: &TuningRuns) -> Vec<(String, Vec<HeatMap>)> {
     let tasks = all.by_task();
-    let mut figures = Vec::new();
+    let mut files = Vec::new();
     for (task, groups) in &tasks {
         let maps: Vec<HeatMap> = groups.iter().filter_map(|group| map(task, group)).collect();
         if maps.is_empty() {
@@ -131,15 +152,9 @@ pub fn tuning_modules(all: &TuningRuns) -> Result<Vec<(String, Figure)>> {
             1 => "modules".to_owned(),
             _ => format!("modules-{task}"),
         };
-        for (name, maps) in numbered(&name, maps) {
-            let columns = maps.len().min(2);
-            figures.push((name, heat_maps(&maps, columns)?));
-        }
+        files.extend(numbered(&name, maps));
     }
-    if figures.is_empty() {
-        bail!("modules: expected a run with ranks of its modules on record, found none");
-    }
-    Ok(figures)
+    files
 }
 
 /// A cell is the mean over seeds, and over the modules that share a layer and a kind.

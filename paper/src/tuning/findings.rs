@@ -1,7 +1,7 @@
 //! Sentences computed from the numbers.
 
-use super::records::{TuningSetting, metric_title};
-use super::rows::{TuningGroup, TuningRow, told};
+use super::records::{TuningSetting, is_higher_better, metric_title};
+use super::rows::{TuningGroup, TuningRow, signed, told};
 use crate::findings::clear_sign;
 use crate::records::Spread;
 
@@ -28,7 +28,7 @@ pub fn tuning_findings(rows: &[TuningRow], groups: &[TuningGroup]) -> Vec<String
 /// Which method ends with the best mean; nothing where there is one.
 fn ahead(task: &str, groups: &[&TuningGroup]) -> Option<String> {
     let key = groups.iter().find_map(|group| group.metric.as_deref())?;
-    let is_higher = super::records::is_higher_better(key);
+    let is_higher = is_higher_better(key);
     let mut ranked: Vec<(&TuningGroup, &Spread)> = groups
         .iter()
         .filter_map(|group| Some((*group, group.measure("last")?)))
@@ -85,7 +85,7 @@ fn against_lora(group: &TuningGroup, rows: &[TuningRow]) -> Option<String> {
     };
     let part = |name: &str, value: fn(&TuningRow) -> Option<f64>, digits: usize| {
         let spread = difference(value)?;
-        Some(format!("{name} {}", signed(&spread, digits)))
+        Some(format!("{name} {}", judged(&spread, digits)))
     };
     let key = group.metric.as_deref().unwrap_or("metric");
     let parts: Vec<String> = [
@@ -110,8 +110,8 @@ fn against_lora(group: &TuningGroup, rows: &[TuningRow]) -> Option<String> {
 }
 
 /// A difference with its standard error, and whether it is one.
-fn signed(difference: &Spread, digits: usize) -> String {
-    let mean = format!("{:+.digits$}", difference.mean).replace('-', "−");
+fn judged(difference: &Spread, digits: usize) -> String {
+    let mean = signed(difference.mean, digits);
     if difference.count < 2 {
         return mean;
     }

@@ -8,6 +8,8 @@ mod peer;
 mod records;
 mod rows;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use figures::{tuning_curves, tuning_modules, tuning_ranks};
 pub use findings::tuning_findings;

@@ -233,7 +233,7 @@ impl TuningRun {
 }
 
 /// A metric's name in legends: `Matthews`.
-pub(super) fn metric_title(key: &str) -> String {
+pub(crate) fn metric_title(key: &str) -> String {
     match metric(key) {
         Some(metric) => metric.to_string(),
         None => key.to_owned(),
@@ -241,7 +241,7 @@ pub(super) fn metric_title(key: &str) -> String {
 }
 
 /// Whether larger values are better.
-pub(super) fn is_higher_better(key: &str) -> bool {
+pub(crate) fn is_higher_better(key: &str) -> bool {
     metric(key).is_none_or(|metric| metric.direction() == Direction::Higher)
 }
 

@@ -105,7 +105,7 @@ fn gap(record: &TuneRecord) -> Option<f64> {
 }
 
 /// What a summary has of every run: name, heading, decimals, value.
-pub(super) type Measure = (
+pub(crate) type Measure = (
     &'static str,
     &'static str,
     usize,
@@ -113,7 +113,7 @@ pub(super) type Measure = (
 );
 
 /// In the order of tables.
-pub(super) const MEASURES: [Measure; 9] = [
+pub(crate) const MEASURES: [Measure; 9] = [
     ("last", "last", 4, |row| row.last),
     ("best", "best", 4, |row| row.best),
     ("train_loss", "train loss", 4, |row| row.train_loss),
@@ -259,11 +259,11 @@ struct Estimate {
 }
 
 /// A standard error needs two values.
-pub(super) fn standard_error(spread: &Spread) -> Option<f64> {
+pub(crate) fn standard_error(spread: &Spread) -> Option<f64> {
     (spread.count > 1).then(|| spread.standard_error())
 }
 
-pub(super) fn estimate<S: Serializer>(spread: &Spread, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn estimate<S: Serializer>(spread: &Spread, serializer: S) -> Result<S::Ok, S::Error> {
     Estimate {
         mean: spread.mean,
         standard_error: standard_error(spread),
@@ -282,8 +282,17 @@ fn estimates<S: Serializer>(
     serializer.collect_map(own)
 }
 
+/// A difference with its sign and a true minus; what rounds to zero has none.
+pub(crate) fn signed(value: f64, digits: usize) -> String {
+    let text = format!("{value:+.digits$}");
+    match text[1..].bytes().all(|byte| matches!(byte, b'0' | b'.')) {
+        true => text[1..].to_owned(),
+        false => text.replace('-', "−"),
+    }
+}
+
 /// `mean ± standard error`; the mean alone of one value.
-pub(super) fn told(spread: Option<&Spread>, digits: usize) -> String {
+pub(crate) fn told(spread: Option<&Spread>, digits: usize) -> String {
     match spread {
         None => "–".to_owned(),
         Some(spread) => match standard_error(spread) {
