@@ -349,7 +349,7 @@ fn figures(runs: &Path, out: &Path) {
         (
             "curves",
             [
-                "text: accuracy (validation)",
+                "text: Accuracy (validation)",
                 "text: training loss",
                 "RM-LoRA (R = 4)",
             ],
@@ -430,7 +430,7 @@ fn beside_a_peer(runs: &Path, folder: &Path, rows: &[Value]) {
     command.arg(runs).arg("--out").arg(folder);
     assert!(command.status().unwrap().success());
     let svg = fs::read_to_string(folder.join("peer.svg")).unwrap();
-    assert!(svg.contains("text: accuracy") && svg.contains("RM-LoRA (R = 4)"));
+    assert!(svg.contains("text: Accuracy") && svg.contains("RM-LoRA (R = 4)"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
     let message = refused(command.args(["table", "peer", "--runs"]).arg(runs));
     assert!(message.contains("--peer"), "{message}");

@@ -96,6 +96,9 @@ const SHARE: f64 = 0.7;
 /// Points stand left of their sample's middle, the mean right of it, by this
 /// share of the sample's room.
 const ASIDE: f64 = 0.2;
+/// Pixels from one point to the next, and at most from the first to the last.
+const STEP: f64 = 14.0;
+const WIDEST: f64 = 56.0;
 
 fn draw(scene: &mut Scene, chart: &Strip, cell: Frame) -> Result<(), Error> {
     let linear = |value: f64| Scale::Linear.read(value);
@@ -156,8 +159,12 @@ fn draw_sample(scene: &mut Scene, plot: &Plot, sample: &Sample, middle: f64, asi
             }
         }
     }
-    for value in &sample.values {
-        if let Some(place) = at(middle - aside, *value) {
+    // Side by side, so that equal values stay apart.
+    let count = sample.values.len().max(1) as f64;
+    let step = STEP.min(WIDEST / count);
+    for (number, value) in sample.values.iter().enumerate() {
+        if let Some((x, y)) = at(middle - aside, *value) {
+            let place = (x + (number as f64 - (count - 1.0) / 2.0) * step, y);
             scene.marker(place, sample.marker, RADIUS, sample.color, false);
         }
     }

@@ -35,6 +35,8 @@ pub(crate) fn rank_stroke(ranks: impl Iterator<Item = usize>, rank: Option<usize
     ranks.sort_unstable();
     ranks.dedup();
     match rank.and_then(|rank| ranks.iter().position(|&other| other == rank)) {
+        // One R needs nothing to tell it by.
+        Some(_) if ranks.len() == 1 => Stroke::Solid,
         None => Stroke::Solid,
         Some(place) => [
             Stroke::Dotted,

@@ -10,6 +10,7 @@ use super::records::{TuningRun, TuningRuns, TuningSetting, metric_title};
 use crate::audit::layer;
 use crate::compare_adapters::short_names;
 use crate::drawing::seeds_curve;
+use crate::findings::words;
 use crate::style::rank_stroke;
 
 /// Charts of one file: a screen or two of them.
@@ -33,7 +34,7 @@ pub(super) fn curve_panels(all: &TuningRuns) -> Vec<Panel> {
     for (task, groups) in all.by_task() {
         let decides = groups.iter().find_map(|(_, runs)| runs[0].decides());
         if let Some((set, key)) = decides {
-            let title = metric_title(key);
+            let title = words(&metric_title(key));
             let curves = curves(&groups, TuningRun::deciding_series);
             panels.push(panel(format!("{task}: {title} ({set})"), title, curves));
         }

@@ -181,7 +181,11 @@ fn figures(all: &TuningRuns) -> Vec<(String, String)> {
         let several = figures.len() > 1;
         figures.into_iter().map(move |(name, figure)| {
             let caption = match several {
-                true => format!("{caption} ({name})"),
+                // `modules-mrpc`, `curves-2`.
+                true => {
+                    let (_, which) = name.split_once('-').unwrap_or_default();
+                    format!("{caption}: {which}")
+                }
                 false => caption.to_owned(),
             };
             (caption, figure.svg_inline())

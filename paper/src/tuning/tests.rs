@@ -195,7 +195,7 @@ fn means_and_standard_errors_in_closed_form() {
 fn tables_for_a_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let report = TuningReport::new(&both(folder.path()));
-    let expected = " run             metric    last    best    epoch  train loss    loss  num.   k99  stable  effective  seconds
+    let expected = " run               metric    last    best  epoch  train loss    loss  num.   k99  stable  effective  seconds
  rte-lora-s0     accuracy  0.6000  0.6000    2/2      0.5000  0.5000  3.00  3.00    3.00       3.00        7
  rte-lora-s1     accuracy  0.8000  0.8000    2/2      0.6000  0.5000  3.00  3.00    3.00       3.00        7
  rte-rm-lora-s0  accuracy  0.7000  0.7500    1/2      0.7500  0.5000  3.00  3.00    3.00       3.00        7
@@ -255,7 +255,7 @@ fn what_is_no_finished_run_is_left_out_by_name() {
         one.write_as(&at(name), &one.config(), &one.summary());
     }
     fs::remove_file(at("going/run.json")).unwrap();
-    fs::write(at("damaged/run.json"), "{\"version\": 1").unwrap();
+    fs::write(at("damaged/run.json"), "{\"version\": \"1").unwrap();
     let mut summary = one.summary();
     summary.seed = 3;
     one.write_as(&at("foreign"), &one.config(), &summary);
@@ -326,7 +326,7 @@ fn curves_are_means_with_a_band_of_one_deviation() {
     let all = both(folder.path());
     let panels = curve_panels(&all);
     let titles: Vec<&str> = panels.iter().map(|panel| &panel.title[..]).collect();
-    assert_eq!(titles, ["rte: accuracy (validation)", "rte: training loss"]);
+    assert_eq!(titles, ["rte: Accuracy (validation)", "rte: training loss"]);
     let labels: Vec<&str> = panels[0]
         .curves
         .iter()
@@ -435,7 +435,7 @@ fn a_peer_stands_beside_us() {
     );
     let svg = peer_figure(&comparison).unwrap().svg;
     for label in [
-        "rte: accuracy",
+        "rte: Accuracy",
         "LoRA (R = 4)",
         "RM-LoRA (R = 4)",
         "rankwise",

@@ -2,7 +2,7 @@ use anyhow::{Result, ensure};
 use rankwise_figures::{Figure, Marker, PALETTE, Sample, Strip, strips};
 
 use super::comparison::PeerComparison;
-use crate::findings::STANDARD_ERRORS;
+use crate::findings::{STANDARD_ERRORS, words};
 use crate::records::Spread;
 use crate::tuning::records::metric_title;
 use crate::tuning::rows::standard_error;
@@ -20,8 +20,8 @@ pub fn peer_figure(comparison: &PeerComparison) -> Result<Figure> {
         if tasks.last() != Some(&task) {
             tasks.push(task);
             charts.push(Strip {
-                title: format!("{task}: {}", metric_title(&row.metric)),
-                y_label: metric_title(&row.metric),
+                title: format!("{task}: {}", words(&metric_title(&row.metric))),
+                y_label: words(&metric_title(&row.metric)),
                 note: "points: seeds; bars: mean ± 2 standard errors".to_owned(),
                 places: Vec::new(),
             });
