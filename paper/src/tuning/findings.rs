@@ -141,7 +141,7 @@ fn past_the_best(rows: &[TuningRow]) -> Option<String> {
     let largest = before.iter().map(|(.., lost)| *lost).fold(0.0, f64::max);
     Some(match before.len() {
         0 => format!(
-            "The last epoch is the best, by the deciding metric, in all of {} runs.",
+            "The last epoch is the best, by the deciding metric, in every run ({}).",
             known.len()
         ),
         count => format!(

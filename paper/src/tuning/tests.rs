@@ -310,7 +310,7 @@ fn what_is_no_finished_run_is_left_out_by_name() {
     };
     assert_eq!((group.diverged, &group.seeds[..]), (1, &[0][..]));
     assert!(
-        report.findings[0].contains("1 of 2 runs diverged"),
+        report.findings[1].contains("1 of 2 runs diverged"),
         "{:?}",
         report.findings
     );

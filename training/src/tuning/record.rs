@@ -150,10 +150,12 @@ pub(super) fn epochs_table(records: &[TuneRecord]) -> Result<Table, rankwise_dat
         .iter()
         .enumerate()
     {
-        columns.push((
-            format!("{}_loss", set.set),
-            real(&|r| Some(r.scores.get(at)?.loss)),
-        ));
+        // `train_loss` is that of the steps, in training mode.
+        let loss = match set.set.as_str() {
+            "train" => "train_evaluated_loss".to_owned(),
+            set => format!("{set}_loss"),
+        };
+        columns.push((loss, real(&|r| Some(r.scores.get(at)?.loss))));
         for (number, (key, _)) in set.metrics.iter().enumerate() {
             let of = |r: &TuneRecord| r.scores.get(at)?.metrics.get(number)?.1;
             columns.push((format!("{}_{key}", set.set), real(&of)));
