@@ -216,10 +216,14 @@ fn map(task: &str, (setting, runs): &Group<'_>) -> Option<HeatMap> {
         1 => "1 seed".to_owned(),
         count => format!("mean of {count} seeds"),
     };
+    let blank = match values.iter().flatten().all(|value| value.is_finite()) {
+        true => "",
+        false => "; ×: no module, or ΔW = 0",
+    };
     let name = |layer: &Option<usize>| layer.map_or("–".to_owned(), |layer| layer.to_string());
     Some(HeatMap {
         title: format!("{task}: {}", setting.label()),
-        note: format!("effective rank of ΔW at the end, {seeds}"),
+        note: format!("effective rank of ΔW at the end, {seeds}{blank}"),
         x_label: "Layer".to_owned(),
         y_label: String::new(),
         columns: layers.iter().map(name).collect(),
