@@ -57,7 +57,7 @@ pub use theory::{
 };
 pub use tuning::{
     LeftOut, PeerComparison, PeerRow, PeerRun, PeerVerdict, TuningGroup, TuningReport, TuningRow,
-    TuningRun, TuningRuns, TuningSetting, compare_with_peer, peer_cells, peer_figure,
+    TuningRun, TuningRuns, TuningSeeds, TuningSetting, compare_with_peer, peer_cells, peer_figure,
     peer_findings, peer_runs, peer_table, tuning_cells, tuning_curves, tuning_findings,
     tuning_modules, tuning_page, tuning_rank_cells, tuning_ranks, tuning_summary_cells,
     tuning_summary_table, tuning_table,

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use rankwise_analysis::role;
 use rankwise_figures::{Curve, Figure, HeatMap, Panel, Scale, grid, heat_maps};
 
-use super::records::{TuningRun, TuningRuns, TuningSetting, metric_title};
+use super::records::{TuningRun, TuningRuns, TuningSeeds, metric_title};
 use crate::audit::layer;
 use crate::compare_adapters::short_names;
 use crate::drawing::seeds_curve;
@@ -17,8 +17,6 @@ use crate::style::rank_stroke;
 const MOST: usize = 16;
 /// A largest rank so many times the smallest is drawn over decades.
 const DECADES: f64 = 20.0;
-
-type Group<'a> = (&'a TuningSetting, Vec<&'a TuningRun>);
 
 /// The deciding metric and the training loss by epoch, two panels a task: the mean over seeds and a
 /// band of one standard deviation. Runs that diverged are not drawn.
@@ -73,7 +71,10 @@ pub(super) fn rank_panels(all: &TuningRuns) -> Vec<Panel> {
     panels
 }
 
-fn curves(groups: &[Group<'_>], series: impl Fn(&TuningRun) -> Option<Vec<f64>>) -> Vec<Curve> {
+fn curves(
+    groups: &[TuningSeeds<'_>],
+    series: impl Fn(&TuningRun) -> Option<Vec<f64>>,
+) -> Vec<Curve> {
     let ranks = || groups.iter().filter_map(|(setting, _)| setting.rank);
     groups
         .iter()
@@ -159,7 +160,7 @@ pub(super) fn module_maps(all: &TuningRuns) -> Vec<(String, Vec<HeatMap>)> {
 }
 
 /// A cell is the mean over seeds, and over the modules that share a layer and a kind.
-fn map(task: &str, (setting, runs): &Group<'_>) -> Option<HeatMap> {
+fn map(task: &str, (setting, runs): &TuningSeeds<'_>) -> Option<HeatMap> {
     let whole: Vec<&&TuningRun> = runs.iter().filter(|run| run.is_whole()).collect();
     let modules = || whole.iter().flat_map(|run| &run.last.ranks);
     let is_numbered = |name: &str| layer(name).is_some();

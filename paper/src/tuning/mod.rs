@@ -18,7 +18,7 @@ pub use peer::{
     PeerComparison, PeerRow, PeerRun, PeerVerdict, compare_with_peer, peer_cells, peer_figure,
     peer_findings, peer_runs, peer_table,
 };
-pub use records::{LeftOut, TuningRun, TuningRuns, TuningSetting};
+pub use records::{LeftOut, TuningRun, TuningRuns, TuningSeeds, TuningSetting};
 pub use rows::{TuningGroup, TuningReport, TuningRow};
 pub use tables::{
     tuning_cells, tuning_rank_cells, tuning_summary_cells, tuning_summary_table, tuning_table,

@@ -68,6 +68,9 @@ pub struct TuningRun {
     epochs: Table,
 }
 
+/// The runs of one setting.
+pub type TuningSeeds<'a> = (&'a TuningSetting, Vec<&'a TuningRun>);
+
 /// A folder of runs.
 #[derive(Debug, Clone, Default)]
 pub struct TuningRuns {
@@ -127,8 +130,8 @@ impl TuningRuns {
     }
 
     /// The runs of every setting, in the order of tables.
-    pub fn by_setting(&self) -> Vec<(&TuningSetting, Vec<&TuningRun>)> {
-        let mut groups: Vec<(&TuningSetting, Vec<&TuningRun>)> = Vec::new();
+    pub fn by_setting(&self) -> Vec<TuningSeeds<'_>> {
+        let mut groups: Vec<TuningSeeds<'_>> = Vec::new();
         for run in &self.runs {
             match groups.last_mut() {
                 Some((setting, own)) if **setting == run.setting => own.push(run),
@@ -139,7 +142,7 @@ impl TuningRuns {
     }
 
     /// The settings of every task.
-    pub fn by_task(&self) -> Vec<(&str, Vec<(&TuningSetting, Vec<&TuningRun>)>)> {
+    pub fn by_task(&self) -> Vec<(&str, Vec<TuningSeeds<'_>>)> {
         let mut tasks: Vec<(&str, Vec<_>)> = Vec::new();
         for group in self.by_setting() {
             match tasks.last_mut() {
