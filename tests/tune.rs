@@ -433,6 +433,12 @@ fn beside_a_peer(runs: &Path, folder: &Path, rows: &[Value]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
     let message = refused(command.args(["table", "peer", "--runs"]).arg(runs));
     assert!(message.contains("--peer"), "{message}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    let message = refused(command.args(["table", "end", "--runs"]).arg(runs));
+    assert!(
+        message.contains("expected runs of heads, found fine-tuning runs"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use rankwise_paper::{
     Cells, Run, RunResult, TuningRuns, compare, comparison_cells, figure1, link, link_cells,
@@ -13,7 +15,7 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
     let Some(out) = &common.out else {
         bail!("figure: --out DIR is needed: the folder for the SVG and the PNG");
     };
-    let heads = || Run::read_all(&options.runs);
+    let heads = || heads(&options.runs);
     let tuned = || TuningRuns::read(&options.runs);
     let one = |name: &str, figure| vec![(name.to_owned(), figure)];
     let figures = match options.name {
@@ -37,6 +39,18 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The runs of heads in a folder.
+fn heads(folder: &Path) -> Result<Vec<Run>> {
+    if TuningRuns::are_in(folder) {
+        bail!(
+            "{}: expected runs of heads, found fine-tuning runs, of which there are the figures curves, \
+             ranks, modules and peer and the tables runs and peer",
+            folder.display()
+        );
+    }
+    Run::read_all(folder)
+}
+
 /// Prints a table of recorded runs.
 pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
     match options.name {
@@ -46,7 +60,7 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         }
         TableName::Runs | TableName::End | TableName::EqualLoss | TableName::Link => {}
     }
-    let runs = Run::read_all(&options.runs)?;
+    let runs = heads(&options.runs)?;
     let cells: Cells = match options.name {
         TableName::Runs | TableName::Peer => {
             let results: Vec<_> = runs

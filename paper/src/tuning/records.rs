@@ -116,12 +116,10 @@ impl TuningRuns {
             }
         }
         if all.runs.is_empty() {
-            let reasons: Vec<String> = all.left_out.iter().map(|one| one.told()).collect();
             bail!(
-                "{}: expected folders of finished fine-tuning runs, found none{}{}",
+                "{}: expected folders of finished fine-tuning runs, found none{}",
                 folder.display(),
-                if reasons.is_empty() { "" } else { ": " },
-                reasons.join("; ")
+                reasons(&all.left_out)
             );
         }
         let key = |run: &TuningRun| (run.setting.clone(), run.summary.seed, run.name.clone());
@@ -168,8 +166,10 @@ impl TuningRun {
     /// If a file is missing or damaged, if files are of different runs, or if there is no epoch on
     /// record.
     pub fn read(folder: &Path) -> Result<Self> {
-        let config_path = folder.join("config.toml");
-        let text = read_text(&config_path)?;
+        if folder.join("metrics.parquet").is_file() {
+            bail!("expected a fine-tuning run, found a head's (metrics.parquet)");
+        }
+        let text = read_text(&folder.join("config.toml"))?;
         let config = TuneConfig::from_toml(&text, "config.toml")?;
         let summary_path = folder.join("run.json");
         if !summary_path.is_file() {
@@ -233,6 +233,17 @@ impl TuningRun {
         let (key, _) = self.last.deciding()?;
         Some((&self.last.scores.first()?.set, key))
     }
+}
+
+/// The first few reasons, for the end of a message.
+pub(crate) fn reasons(left_out: &[LeftOut]) -> String {
+    const SHOWN: usize = 3;
+    let shown = left_out.iter().take(SHOWN);
+    let mut text: String = shown.map(|one| format!("; {}", one.told())).collect();
+    if left_out.len() > SHOWN {
+        text += &format!("; and {} more", left_out.len() - SHOWN);
+    }
+    text
 }
 
 /// A metric's name in legends: `Matthews`.

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use rankwise_data::read_text;
 use serde::Deserialize;
 
-use crate::tuning::records::LeftOut;
+use crate::tuning::records::{LeftOut, reasons};
 
 /// A peer's run: a line of its file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -58,12 +58,10 @@ pub fn peer_runs(path: &Path) -> Result<(Vec<PeerRun>, Vec<LeftOut>)> {
         }
     }
     if runs.is_empty() {
-        let reasons: Vec<String> = left_out.iter().map(LeftOut::told).collect();
         bail!(
-            "{}: expected a line of JSON for every run, found none{}{}",
+            "{}: expected a line of JSON for every run, found none{}",
             path.display(),
-            if reasons.is_empty() { "" } else { "; " },
-            reasons.join("; ")
+            reasons(&left_out)
         );
     }
     Ok((runs, left_out))
