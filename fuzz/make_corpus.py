@@ -19,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent / "corpus"
 FIXTURES = Path(__file__).parent.parent / "analysis/tests/fixtures"
+DATA = Path(__file__).parent.parent / "data/tests/fixtures"
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
 
 
@@ -44,6 +45,32 @@ def lora(dtype="F32", rank=2, prefix="base_model.model."):
 
 def config(**more):
     return json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, **more}).encode()
+
+
+def sentencepiece():
+    """Model files: protocol buffers of pieces, the trainer's settings and the normaliser's."""
+
+    def field(number, value):
+        if isinstance(value, int):
+            return bytes([number << 3 & 0x7F | (0x80 if number > 15 else 0)]) + (
+                bytes([number >> 4]) if number > 15 else b""
+            ) + bytes([value])
+        if isinstance(value, float):
+            return bytes([number << 3 | 5]) + struct.pack("<f", value)
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    def piece(text, score, kind=1):
+        return field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
+
+    pieces = piece("<unk>", 0.0, 2) + piece("[CLS]", 0.0, 3) + piece("\u2581a", -1.0) + piece("b", -2.5)
+    pieces += piece("ab", -1.5) + piece("ba", -3.0, 4) + piece("<0x41>", 0.0, 6)
+    # One replacement: the double array's unit 0 and a leaf, then the texts.
+    charsmap = struct.pack("<I", 8) + struct.pack("<II", 0x400, 0x80000000) + b"u\0"
+    return {
+        "plain": pieces + field(2, field(3, 1)),
+        "bytes": pieces + field(2, field(3, 1) + field(35, 1)),
+        "charsmap": pieces + field(3, field(2, charsmap) + field(3, 1) + field(4, 0)),
+    }
 
 
 CONFIGS = {
@@ -233,6 +260,12 @@ def main():
     for name, (csv, records) in TABLES.items():
         add("metrics_csv", name, csv.encode())
         add("metrics_json", name, records.encode())
+    for image in sorted((DATA / "images").glob("*.jpg")):
+        if image.stat().st_size < 4000:
+            add("jpeg", image.stem, image.read_bytes())
+    for name, model in sentencepiece().items():
+        for text in ["", "ab \u00fc ba", "x" * 20]:
+            add("sentencepiece", f"{name}-{len(text)}", bytes([len(text.encode())]) + text.encode() + model)
     head = struct.pack("<HB", 0, 3)
     add("audit", "index", head + json.dumps({"weight_map": {"a": "lora.safetensors"}}).encode())
 

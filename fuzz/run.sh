@@ -21,7 +21,7 @@ esac
 cargo build --release --locked --quiet --target-dir target
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
-  targets=(safetensors torch_zip torch_sequence pickle index config audit adapter rule metrics_csv metrics_json)
+  targets=(safetensors torch_zip torch_sequence pickle index config audit adapter rule metrics_csv metrics_json jpeg sentencepiece)
 fi
 mkdir -p artifacts
 sum=0

@@ -7,7 +7,7 @@ for argument in "$@"; do
   previous=$argument
 done
 case $crate in
-rankwise_analysis | rankwise_data | rankwise_fuzz | serde_json | safetensors)
+rankwise_analysis | rankwise_data | rankwise_fuzz | serde_json | safetensors | jpeg | sentencepiece)
   set -- "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -109,10 +109,18 @@ pub enum Command {
     #[command(after_help = crate::commands::compare::EXAMPLES)]
     Compare(crate::commands::compare::Options),
     /// Draw a figure from recorded runs.
-    #[command(after_help = "Example:\n  rankwise figure figure1 --runs out/runs --out figures")]
+    #[command(
+        after_help = "Examples:\n  rankwise figure figure1 --runs out/runs --out figures\n  \
+        rankwise figure curves --runs runs --out figures\n  \
+        rankwise figure peer --runs runs --peer peft.jsonl --out figures"
+    )]
     Figure(FigureOptions),
     /// Print a table of recorded runs.
-    #[command(after_help = "Example:\n  rankwise table equal-loss --runs out/runs")]
+    #[command(
+        after_help = "Examples:\n  rankwise table equal-loss --runs out/runs\n  \
+        rankwise table runs --runs runs --out tables\n  \
+        rankwise table peer --runs runs --peer peft.jsonl --json"
+    )]
     Table(TableOptions),
     /// Time the hot paths, a peer's beside them.
     #[command(
@@ -344,14 +352,25 @@ pub struct FigureOptions {
     /// The folder of the runs' folders.
     #[arg(long, value_name = "DIR")]
     pub runs: PathBuf,
+    /// For `peer`: the peer's runs, one line of JSON each.
+    #[arg(long, value_name = "FILE", required_if_eq("name", "peer"))]
+    pub peer: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FigureName {
-    /// Loss, accuracies and generalisation error against the epoch.
+    /// Heads: loss, accuracies and generalisation error against the epoch.
     Figure1,
-    /// Rank against generalisation error and test accuracy.
+    /// Heads: rank against generalisation error and test accuracy.
     RankGeneralization,
+    /// Fine-tuning: the deciding metric and the training loss by epoch.
+    Curves,
+    /// Fine-tuning: the mean effective rank of ΔW by epoch.
+    Ranks,
+    /// Fine-tuning: the effective rank of ΔW by layer and kind of module.
+    Modules,
+    /// Fine-tuning: the deciding metric beside a peer's, every seed.
+    Peer,
 }
 
 #[derive(Debug, Args)]
@@ -389,18 +408,25 @@ pub struct TableOptions {
     /// The folder of the runs' folders.
     #[arg(long, value_name = "DIR")]
     pub runs: PathBuf,
+    /// For `peer`: the peer's runs, one line of JSON each: {"task", "method", "seed", "epochs":
+    /// [{"train_loss", metrics …}]}.
+    #[arg(long, value_name = "FILE", required_if_eq("name", "peer"))]
+    pub peer: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum TableName {
-    /// The end of every run.
+    /// The end of every run; of fine-tuning runs also means over seeds, with --out all tables and
+    /// the page runs.html.
     Runs,
-    /// Methods at the end of training.
+    /// Heads: methods at the end of training.
     End,
-    /// Methods at equal training loss.
+    /// Heads: methods at equal training loss.
     EqualLoss,
-    /// Rank measures against outcomes.
+    /// Heads: rank measures against outcomes.
     Link,
+    /// Fine-tuning: means over seeds beside a peer's.
+    Peer,
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

@@ -166,7 +166,7 @@ fn pictures_in_folders_of_their_classes() {
     // That of the steps and that of an evaluation are two columns.
     assert_ne!(
         numbers(&table, "train_loss"),
-        numbers(&table, "evaluated_train_loss")
+        numbers(&table, "train_evaluated_loss")
     );
     numbers(&table, "train_accuracy");
 }

@@ -1,6 +1,8 @@
 //! `rankwise train --model`: a small BERT with a vocabulary of words, on texts whose label is the
 //! word that they have more of.
 
+mod browser;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use browser::opened;
 use rankwise_data::Table;
+use serde_json::Value;
 
 /// Words of the vocabulary after the five special tokens.
 const WORDS: usize = 115;
@@ -100,7 +104,8 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let file = path.file_name().unwrap().to_string_lossy().into_owned();
             let name = path.strip_prefix(folder).unwrap().to_path_buf();
             match file.as_str() {
-                "run.json" => {}
+                // They tell times.
+                "run.json" | "runs.html" => {}
                 "epochs.parquet" => {
                     files.insert(name, epochs(&path).into_bytes());
                 }
@@ -219,6 +224,221 @@ fn threads_and_kills_leave_the_bits_alone() {
     }
     assert!(kills > 0, "nothing was killed");
     assert_eq!(contents(&killed), expected);
+}
+
+/// What a command prints as JSON.
+fn json(arguments: &[&str], runs: &Path) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    let output = command.args(arguments).arg("--runs").arg(runs).output();
+    let Output { stdout, stderr, .. } = output.unwrap();
+    let message = String::from_utf8_lossy(&stderr);
+    serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {message}"))
+}
+
+#[test]
+fn a_page_tables_and_figures_start_from_the_runs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let runs = folder.path().join("runs");
+    let methods = ["--method", "lora,rm-lora", "--seeds", "0,1"];
+    let more = ["--set", "evaluation.on_train=true"];
+    let mut command = train(folder.path(), &runs, &methods);
+    assert!(command.args(more).status().unwrap().success());
+    // The page was written at the end of the training, and nothing beside it is needed.
+    let page = fs::read_to_string(runs.join("runs.html")).unwrap();
+    assert!(page.contains("<h1>4 fine-tuning runs</h1>"));
+
+    // One run is still going, another was damaged.
+    let [going, damaged] = ["text-lora-r4-s7", "text-lora-r4-s8"].map(|name| runs.join(name));
+    for copy in [&going, &damaged] {
+        fs::create_dir(copy).unwrap();
+        let file = "config.toml";
+        fs::copy(runs.join("text-lora-r4-s0").join(file), copy.join(file)).unwrap();
+    }
+    fs::write(damaged.join("run.json"), "{").unwrap();
+
+    let out = folder.path().join("out");
+    let out = out.to_str().unwrap();
+    let report = json(&["table", "runs", "--json", "--out", out], &runs);
+    let rows = report["runs"].as_array().unwrap();
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    let expected = ["lora-r4-s0", "lora-r4-s1", "rm-lora-r4-s0", "rm-lora-r4-s1"];
+    assert_eq!(names, expected.map(|name| format!("text-{name}")));
+    let left: Vec<&str> = report["left_out"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|left| left["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(left, ["text-lora-r4-s7", "text-lora-r4-s8"]);
+    // A row against the run's own record.
+    for (row, name) in rows.iter().zip(names) {
+        let record = fs::read_to_string(runs.join(name).join("run.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        let scores = &record["last"]["scores"];
+        assert_eq!(row["last"], scores[0]["metrics"][0][1], "{name}");
+        assert_eq!(row["train_loss"], record["last"]["train_loss"], "{name}");
+        assert_eq!(scores[1]["set"], "train");
+        let accuracy = |set: usize| scores[set]["metrics"][0][1].as_f64().unwrap();
+        assert_eq!(row["gap"], accuracy(1) - accuracy(0), "{name}");
+        let modules = record["last"]["ranks"].as_array().unwrap();
+        let effective = modules
+            .iter()
+            .map(|module| &module["measures"]["effective_rank"]);
+        let mean = effective.map(|value| value.as_f64().unwrap()).sum::<f64>() / 12.0;
+        let found = row["effective_rank"].as_f64().unwrap();
+        assert!((found - mean).abs() < 1e-12, "{name}: {found} {mean}");
+    }
+    // Of two values the standard error is half their distance.
+    for (group, pair) in report["summary"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(rows.chunks(2))
+    {
+        let [first, second] = [0, 1].map(|at| pair[at]["train_loss"].as_f64().unwrap());
+        let loss = &group["measures"]["train_loss"];
+        let near = |key: &str, expected: f64| {
+            let found = loss[key].as_f64().unwrap();
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "{key}: {found} {expected}"
+            );
+        };
+        near("mean", first.midpoint(second));
+        near("standard_error", (first - second).abs() / 2.0);
+    }
+    let summary = Table::read(&Path::new(out).join("summary.csv")).unwrap();
+    assert_eq!(summary.numbers("runs").unwrap(), [2.0, 2.0]);
+    let written = fs::read_to_string(Path::new(out).join("runs.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), report);
+
+    figures(&runs, Path::new(out));
+    beside_a_peer(&runs, folder.path(), rows);
+
+    let page = fs::read_to_string(Path::new(out).join("runs.html")).unwrap();
+    for text in [
+        "default-src 'none'",
+        "font-src data:",
+        "Refused (2)",
+        "text-lora-r4-s7",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    // Every drawing, and nothing that is fetched.
+    assert_eq!(page.matches("<figure ").count(), 3);
+    assert_eq!(page.matches("@font-face").count(), 1);
+    let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+    for text in ["http:", "https:", "src=\"", "@import"] {
+        assert!(!elsewhere.contains(text), "{text}");
+    }
+    let Some(dom) = opened(&page, "open=1") else {
+        return;
+    };
+    // Of the second run the script has drawn a row for every module.
+    assert_eq!(dom.matches("<tr data-row=").count(), 12);
+    assert_eq!(dom.matches("class=\"heat\"").count(), 1);
+}
+
+fn figures(runs: &Path, out: &Path) {
+    for (name, texts) in [
+        (
+            "curves",
+            [
+                "text: Accuracy (validation)",
+                "text: training loss",
+                "RM-LoRA (R = 4)",
+            ],
+        ),
+        (
+            "ranks",
+            ["text: effective rank of ΔW", "LoRA (R = 4)", "Epoch"],
+        ),
+        (
+            "modules",
+            [
+                "text: RM-LoRA (R = 4)",
+                "attention.self.query",
+                "mean of 2 seeds",
+            ],
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+        command
+            .args(["figure", name, "--quiet", "--runs"])
+            .arg(runs);
+        assert!(command.arg("--out").arg(out).status().unwrap().success());
+        let svg = fs::read_to_string(out.join(name).with_extension("svg")).unwrap();
+        for text in texts {
+            assert!(svg.contains(text), "{name}: {text}");
+        }
+        assert!(
+            out.join(name)
+                .with_extension("png")
+                .metadata()
+                .unwrap()
+                .len()
+                > 1000
+        );
+    }
+}
+
+/// A peer with our own numbers, but a training loss of 9 more for LoRA.
+fn beside_a_peer(runs: &Path, folder: &Path, rows: &[Value]) {
+    let file = folder.join("peer.jsonl");
+    let mut lines = String::new();
+    for row in rows {
+        let more = if row["method"] == "lora" { 9.0 } else { 0.0 };
+        let end = serde_json::json!({
+            "accuracy": row["last"],
+            "train_loss": row["train_loss"].as_f64().unwrap() + more,
+        });
+        let run = serde_json::json!({
+            "task": "text", "method": row["method"], "seed": row["seed"], "epochs": [end, end],
+        });
+        writeln!(lines, "{run}").unwrap();
+    }
+    fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    let comparison = json(&["table", "peer", "--json", "--peer", file], runs);
+    let losses: Vec<&Value> = comparison["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["metric"] == "train_loss")
+        .collect();
+    let [lora, rm_lora] = losses[..] else {
+        panic!("{comparison}");
+    };
+    assert_eq!(
+        (&lora["verdict"], &rm_lora["verdict"]),
+        (&"beyond".into(), &"within".into())
+    );
+    assert!((lora["difference"].as_f64().unwrap() + 9.0).abs() < 1e-9);
+    assert_eq!(rm_lora["difference"], 0.0);
+    // Both sides have the same spread.
+    let own = rm_lora["ours"]["standard_error"].as_f64().unwrap();
+    let error = rm_lora["standard_error"].as_f64().unwrap();
+    assert!((error - own * 2.0_f64.sqrt()).abs() < 1e-12);
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    command.args(["figure", "peer", "--quiet", "--peer", file, "--runs"]);
+    command.arg(runs).arg("--out").arg(folder);
+    assert!(command.status().unwrap().success());
+    let svg = fs::read_to_string(folder.join("peer.svg")).unwrap();
+    assert!(svg.contains("text: Accuracy") && svg.contains("RM-LoRA (R = 4)"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    let message = refused(command.args(["table", "peer", "--runs"]).arg(runs));
+    assert!(message.contains("--peer"), "{message}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    let message = refused(command.args(["table", "end", "--runs"]).arg(runs));
+    assert!(
+        message.contains("expected runs of heads, found fine-tuning runs"),
+        "{message}"
+    );
 }
 
 #[test]

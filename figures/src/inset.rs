@@ -4,7 +4,7 @@ use crate::Error;
 use crate::axis::{Axis, Scale};
 use crate::frame::{Frame, Point};
 use crate::panel::{Panel, band, draw_curves, places, trace, y_axis};
-use crate::plot::Plot;
+use crate::plot::{Marked, Plot};
 use crate::scene::Scene;
 use crate::style::{GREY, RULE, WHITE};
 
@@ -45,7 +45,11 @@ pub(crate) fn draw(
         right: outer.right - TICK,
         bottom: outer.bottom - 4.0,
     };
-    let plot = Plot::draw_axes(scene, axes, x, y, TICK);
+    let marked = match panel.x_is_whole {
+        true => Marked::Whole,
+        false => Marked::Round,
+    };
+    let plot = Plot::draw_axes(scene, axes, (x, marked), y, TICK);
     draw_curves(scene, panel, &plot);
     scene.border(&plot.frame, GREY, TICK / 16.0);
     Ok(())

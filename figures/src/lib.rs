@@ -1,5 +1,5 @@
 //! Figures as pure functions of data: curves with bands, grids of charts that
-//! share a legend, scatter plots and heat maps, as SVG and PNG.
+//! share a legend, scatter plots, samples by name and heat maps, as SVG and PNG.
 //!
 //! A figure's bytes depend on its data alone: the font is embedded, nothing is
 //! read from the system, and drawing is sequential. A chart is first laid out
@@ -32,6 +32,7 @@ mod plot;
 mod raster;
 mod scatter;
 mod scene;
+mod strip;
 mod style;
 mod svg;
 mod ticks;
@@ -44,4 +45,5 @@ pub use heat_map::{HeatMap, heat_map, heat_maps};
 pub use inset::Inset;
 pub use panel::{Curve, Panel, grid, panel};
 pub use scatter::{Group, Scatter, scatter, scatter_grid};
+pub use strip::{Sample, Strip, strips};
 pub use style::{Color, Marker, PALETTE, Stroke};

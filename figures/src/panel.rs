@@ -5,7 +5,7 @@ use crate::figure::{Figure, page};
 use crate::frame::{Frame, Point};
 use crate::inset;
 use crate::legend::{Entry, Legend};
-use crate::plot::{Plot, Texts, floor_note};
+use crate::plot::{Marked, Plot, Texts, floor_note};
 use crate::scene::Scene;
 use crate::style::{Color, Marker, Stroke};
 use crate::{Error, Inset};
@@ -53,6 +53,8 @@ pub struct Panel {
     /// Ends of the y axis; curves outside are cut off. Taken from the curves
     /// when not given.
     pub y_range: Option<(f64, f64)>,
+    /// Whether x counts something: no ticks between whole numbers then.
+    pub x_is_whole: bool,
 }
 
 /// Draws one chart with its legend below.
@@ -174,7 +176,11 @@ fn draw(scene: &mut Scene, panel: &Panel, cell: Frame) -> Result<(), Error> {
         y_label: &panel.y_label,
         note: &note,
     };
-    let plot = Plot::draw(scene, cell, &texts, x, y);
+    let marked = match panel.x_is_whole {
+        true => Marked::Whole,
+        false => Marked::Round,
+    };
+    let plot = Plot::draw(scene, cell, &texts, (x, marked), y);
     draw_curves(scene, panel, &plot);
     match panel.inset {
         Some(inset) => inset::draw(scene, panel, inset, &plot),

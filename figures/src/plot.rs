@@ -5,7 +5,7 @@ use crate::font;
 use crate::frame::{Frame, Point};
 use crate::scene::{Anchor, Scene};
 use crate::style::{GREY, INK, RULE};
-use crate::ticks::power_of_ten;
+use crate::ticks::{Tick, power_of_ten};
 
 // Sizes in pixels of a page 1500 wide: half of that still reads on a screen.
 const TITLE: f64 = 27.0;
@@ -23,6 +23,47 @@ pub(crate) struct Texts<'a> {
     pub note: &'a str,
 }
 
+/// Which places of an x axis are marked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Marked<'a> {
+    /// Round values.
+    Round,
+    /// Whole numbers.
+    Whole,
+    /// 0, 1, 2, … with these names.
+    Names(&'a [&'a str]),
+}
+
+impl Marked<'_> {
+    fn ticks(self, axis: Axis, target: usize) -> Vec<Tick> {
+        match self {
+            Self::Round => axis.ticks(target),
+            Self::Whole => {
+                let ticks = axis.ticks(target).into_iter();
+                let whole = ticks.filter(|tick| (tick.at - tick.at.round()).abs() < WHOLE);
+                let label = |at: f64| format!("{at:.0}").replace('-', "−");
+                whole
+                    .map(|tick| Tick {
+                        label: label(tick.at),
+                        ..tick
+                    })
+                    .collect()
+            }
+            Self::Names(names) => names
+                .iter()
+                .enumerate()
+                .map(|(place, name)| Tick {
+                    at: place as f64,
+                    label: (*name).to_owned(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A tick is a multiple of a rounded step.
+const WHOLE: f64 = 1e-6;
+
 /// A field with axes: turns readings into places on the page.
 pub(crate) struct Plot {
     pub frame: Frame,
@@ -32,7 +73,13 @@ pub(crate) struct Plot {
 
 impl Plot {
     /// Draws axes and texts within `cell`; the field takes what they leave.
-    pub fn draw(scene: &mut Scene, cell: Frame, texts: &Texts<'_>, x: Axis, y: Axis) -> Self {
+    pub fn draw(
+        scene: &mut Scene,
+        cell: Frame,
+        texts: &Texts<'_>,
+        (x, marked): (Axis, Marked<'_>),
+        y: Axis,
+    ) -> Self {
         let title_line = TITLE + 1.6 * GAP;
         let note_line = if texts.note.is_empty() {
             0.0
@@ -47,7 +94,7 @@ impl Plot {
             right: cell.right - 1.5 * GAP,
             bottom: cell.bottom - label_line,
         };
-        let plot = Self::draw_axes(scene, frame, x, y, TICK);
+        let plot = Self::draw_axes(scene, frame, (x, marked), y, TICK);
 
         let field = plot.frame;
         let middle = (
@@ -79,7 +126,13 @@ impl Plot {
     }
 
     /// Draws axes alone; tick labels of size `tick` are taken off `outer`.
-    pub fn draw_axes(scene: &mut Scene, outer: Frame, x: Axis, y: Axis, tick: f64) -> Self {
+    pub fn draw_axes(
+        scene: &mut Scene,
+        outer: Frame,
+        (x, marked): (Axis, Marked<'_>),
+        y: Axis,
+        tick: f64,
+    ) -> Self {
         let count = |length: f64, each: f64, fewest| ((length / each) as usize).clamp(fewest, 8);
         let y_ticks = y.ticks(count(outer.height(), 3.2 * tick, 4));
         let widest = y_ticks
@@ -91,7 +144,16 @@ impl Plot {
             bottom: outer.bottom - tick - GAP,
             ..outer
         };
-        let x_ticks = x.ticks(count(frame.width(), 5.0 * tick, 3));
+        let x_ticks = marked.ticks(x, count(frame.width(), 5.0 * tick, 3));
+        // Names share the width; numbers are few enough to have room.
+        let size = match marked {
+            Marked::Names(names) => {
+                let room = frame.width() / names.len().max(1) as f64 - GAP;
+                let widest = names.iter().map(|name| font::width(name, tick));
+                tick * (room / widest.fold(1.0, f64::max)).clamp(0.5, 1.0)
+            }
+            Marked::Round | Marked::Whole => tick,
+        };
 
         let inside = |fraction: f64| (-1e-6..=1.0 + 1e-6).contains(&fraction);
         let hair = tick / 16.0;
@@ -110,7 +172,7 @@ impl Plot {
                 let level = frame.left + fraction * frame.width();
                 scene.rule((level, frame.top), (level, frame.bottom), RULE, hair);
                 let place = (level, frame.bottom + GAP + tick / 2.0);
-                scene.text(&mark.label, place, tick, INK, Anchor::Middle);
+                scene.text(&mark.label, place, size, INK, Anchor::Middle);
             }
         }
         scene.border(&frame, GREY, hair);

@@ -5,7 +5,7 @@ use crate::axis::{Axis, Scale};
 use crate::figure::{Figure, page};
 use crate::frame::Frame;
 use crate::legend::{Entry, Legend};
-use crate::plot::{Plot, Texts, floor_note};
+use crate::plot::{Marked, Plot, Texts, floor_note};
 use crate::scene::Scene;
 use crate::style::{Color, Marker};
 
@@ -124,7 +124,7 @@ fn draw(scene: &mut Scene, scatter: &Scatter, cell: Frame) -> Result<(), Error> 
         y_label: &scatter.y_label,
         note: &note,
     };
-    let plot = Plot::draw(scene, cell, &texts, x_axis, y_axis);
+    let plot = Plot::draw(scene, cell, &texts, (x_axis, Marked::Round), y_axis);
     for (group, x, y) in placed {
         let open = x.floored || y.floored;
         scene.marker(plot.place(x, y), group.marker, RADIUS, group.color, open);

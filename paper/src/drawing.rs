@@ -9,6 +9,7 @@ use rankwise_theory::CellRecord;
 use rankwise_training::MethodName;
 
 use crate::records::{Configuration, Run, Spread, by_configuration};
+use crate::style::{method_style, rank_stroke};
 
 /// The paper's Figure 1: test loss (with the last epochs enlarged), test accuracy, train accuracy
 /// and generalisation error against the epoch; seed mean, and a band of one standard deviation.
@@ -82,7 +83,7 @@ pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
                     .map(|run| Ok((run.last(measure)?, run.last(outcome)?)))
                     .collect::<Result<Vec<_>>>()?;
                 if !points.is_empty() {
-                    let (color, marker) = method_style(method);
+                    let (color, marker) = method_style(method.key());
                     groups.push(Group {
                         label: method.to_string(),
                         color,
@@ -261,15 +262,34 @@ fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str)
         .iter()
         .map(|run| run.series(column))
         .collect::<Result<Vec<_>>>()?;
+    let ranks = runs.iter().filter_map(|run| run.configuration.rank);
+    let stroke = rank_stroke(ranks, configuration.rank);
+    let label = configuration.to_string();
+    Ok(seeds_curve(
+        label,
+        configuration.method.key(),
+        stroke,
+        &series,
+    ))
+}
+
+/// The mean of several seeds against the epoch as far as all of them go, and a band of one standard
+/// deviation.
+pub(crate) fn seeds_curve(
+    label: String,
+    method: &str,
+    stroke: Stroke,
+    series: &[Vec<f64>],
+) -> Curve {
     let epochs = series.iter().map(Vec::len).min().unwrap_or(0);
     let spreads: Vec<Spread> = (0..epochs)
         .map(|epoch| Spread::of(series.iter().map(|values| values[epoch])))
         .collect();
-    let (color, marker) = method_style(configuration.method);
-    Ok(Curve {
-        label: configuration.to_string(),
+    let (color, marker) = method_style(method);
+    Curve {
+        label,
         color,
-        stroke: rank_stroke(runs, configuration.rank),
+        stroke,
         marker: Some(marker),
         x: (1..=epochs).map(|epoch| epoch as f64).collect(),
         mean: spreads.iter().map(|spread| spread.mean).collect(),
@@ -281,35 +301,5 @@ fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str)
             .iter()
             .map(|spread| spread.mean + spread.deviation)
             .collect(),
-    })
-}
-
-/// One colour and marker a method.
-fn method_style(method: MethodName) -> (Color, Marker) {
-    match method {
-        MethodName::Lora => (PALETTE[0], Marker::Circle),
-        MethodName::RLora => (PALETTE[1], Marker::Square),
-        MethodName::GmLora => (PALETTE[2], Marker::Triangle),
-        MethodName::RmLora => (PALETTE[3], Marker::Diamond),
-        MethodName::Full => (PALETTE[4], Marker::Cross),
-    }
-}
-
-/// One line style an R, by its place among the runs' ranks.
-fn rank_stroke(runs: &[Run], rank: Option<usize>) -> Stroke {
-    let mut ranks: Vec<_> = runs
-        .iter()
-        .filter_map(|run| run.configuration.rank)
-        .collect();
-    ranks.sort_unstable();
-    ranks.dedup();
-    match rank.and_then(|rank| ranks.iter().position(|&other| other == rank)) {
-        None => Stroke::Solid,
-        Some(place) => [
-            Stroke::Dotted,
-            Stroke::Dashed,
-            Stroke::Solid,
-            Stroke::DashDot,
-        ][place % 4],
     }
 }

@@ -8,7 +8,7 @@ use crate::link::Link;
 use crate::records::Spread;
 
 /// How many standard errors a difference must be from zero to be called one.
-const STANDARD_ERRORS: f64 = 2.0;
+pub(crate) const STANDARD_ERRORS: f64 = 2.0;
 
 /// What the theorem's verification shows.
 pub fn theory_findings(records: &[CellRecord]) -> Vec<String> {
@@ -128,7 +128,7 @@ pub(crate) fn words(column: &str) -> String {
     }
 }
 
-fn clear_sign(spread: &Spread) -> i8 {
+pub(crate) fn clear_sign(spread: &Spread) -> i8 {
     if spread.count < 2 || spread.mean.abs() <= STANDARD_ERRORS * spread.standard_error() {
         0
     } else if spread.mean > 0.0 {

@@ -8,18 +8,21 @@ mod findings;
 mod link;
 mod matching;
 mod metrics;
+mod page;
 mod pair;
 mod rank_link;
 mod recipe;
 mod records;
 mod report;
 mod reproduce;
+mod style;
 mod tables;
 mod theory;
+mod tuning;
 
 pub use audit::{
-    PageHead, audit_cells, audit_page, audit_summary_cells, audit_table, audit_text,
-    findings_table, overview_cells, overview_text, pair_page, refused_table,
+    audit_cells, audit_page, audit_summary_cells, audit_table, audit_text, findings_table,
+    overview_cells, overview_text, pair_page, refused_table,
 };
 pub use compare::{Comparison, Difference, Row, compare};
 pub use compare_adapters::{
@@ -35,6 +38,7 @@ pub use metrics::{
     AdapterRanks, Aggregate, Join, Joined, MetricColumns, Outcome, adapter_ranks, join,
     metrics_from_runs,
 };
+pub use page::PageHead;
 pub use pair::{pair_cells, pair_chart, pair_findings, pair_table};
 pub use rank_link::{
     MeasureLink, RankLink, link_sentences, rank_link, rank_link_cells, rank_link_chart,
@@ -50,4 +54,11 @@ pub use tables::{
 pub use theory::{
     ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,
     transformer_cells, transformer_chart, transformer_findings,
+};
+pub use tuning::{
+    LeftOut, PeerComparison, PeerRow, PeerRun, PeerVerdict, TuningGroup, TuningReport, TuningRow,
+    TuningRun, TuningRuns, TuningSeeds, TuningSetting, compare_with_peer, peer_cells, peer_figure,
+    peer_findings, peer_runs, peer_table, tuning_cells, tuning_curves, tuning_findings,
+    tuning_modules, tuning_page, tuning_rank_cells, tuning_ranks, tuning_summary_cells,
+    tuning_summary_table, tuning_table,
 };

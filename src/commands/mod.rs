@@ -14,6 +14,7 @@ pub mod resize;
 mod show;
 mod train;
 mod tune;
+mod tuned;
 mod verify;
 
 use anyhow::Result;

@@ -1,10 +1,13 @@
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use rankwise_paper::{
-    Cells, Run, RunResult, compare, comparison_cells, figure1, link, link_cells, rank_scatter,
-    run_cells, text_table, write_figure,
+    Cells, Run, RunResult, TuningRuns, compare, comparison_cells, figure1, link, link_cells,
+    peer_figure, rank_scatter, run_cells, text_table, tuning_curves, tuning_modules, tuning_ranks,
+    write_figure,
 };
 
-use super::Outcome;
+use super::{Outcome, tuned};
 use crate::cli::{Common, FigureName, FigureOptions, TableName, TableOptions};
 
 /// Draws a figure from recorded runs.
@@ -12,24 +15,54 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
     let Some(out) = &common.out else {
         bail!("figure: --out DIR is needed: the folder for the SVG and the PNG");
     };
-    let runs = Run::read_all(&options.runs)?;
-    let (name, figure) = match options.name {
-        FigureName::Figure1 => ("figure1", figure1(&runs)?),
-        FigureName::RankGeneralization => ("rank-generalization", rank_scatter(&runs)?),
+    let heads = || heads(&options.runs);
+    let tuned = || TuningRuns::read(&options.runs);
+    let one = |name: &str, figure| vec![(name.to_owned(), figure)];
+    let figures = match options.name {
+        FigureName::Figure1 => one("figure1", figure1(&heads()?)?),
+        FigureName::RankGeneralization => one("rank-generalization", rank_scatter(&heads()?)?),
+        FigureName::Curves => tuning_curves(&tuned()?)?,
+        FigureName::Ranks => tuning_ranks(&tuned()?)?,
+        FigureName::Modules => tuning_modules(&tuned()?)?,
+        FigureName::Peer => {
+            let comparison = tuned::compared(&options.runs, options.peer.as_deref())?;
+            one("peer", peer_figure(&comparison)?)
+        }
     };
-    for path in write_figure(&figure, out, name)? {
-        if !common.quiet {
-            println!("{}", path.display());
+    for (name, figure) in figures {
+        for path in write_figure(&figure, out, &name)? {
+            if !common.quiet {
+                println!("{}", path.display());
+            }
         }
     }
     Ok(Outcome::Done)
 }
 
+/// The runs of heads in a folder.
+fn heads(folder: &Path) -> Result<Vec<Run>> {
+    if TuningRuns::are_in(folder) {
+        bail!(
+            "{}: expected runs of heads, found fine-tuning runs, of which there are the figures curves, \
+             ranks, modules and peer and the tables runs and peer",
+            folder.display()
+        );
+    }
+    Run::read_all(folder)
+}
+
 /// Prints a table of recorded runs.
 pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
-    let runs = Run::read_all(&options.runs)?;
+    match options.name {
+        TableName::Peer => return tuned::peer(options, common),
+        TableName::Runs if TuningRuns::are_in(&options.runs) => {
+            return tuned::table(options, common);
+        }
+        TableName::Runs | TableName::End | TableName::EqualLoss | TableName::Link => {}
+    }
+    let runs = heads(&options.runs)?;
     let cells: Cells = match options.name {
-        TableName::Runs => {
+        TableName::Runs | TableName::Peer => {
             let results: Vec<_> = runs
                 .into_iter()
                 .map(|run| RunResult {

@@ -2,13 +2,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rankwise_data::{Hub, RepoId, RepoKind, read_text};
-use rankwise_paper::{Cells, text_table};
+use rankwise_paper::{TuningRow, TuningRuns, text_table, tuning_cells};
 use rankwise_training::{
     Method, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary, rehearse, tune,
 };
 
-use super::Outcome;
 use super::train::{assignment, merge};
+use super::{Outcome, tuned};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
 
@@ -51,16 +51,26 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     let mut summaries = Vec::new();
     for config in &configs {
         let sources = sources(config, options.offline, common.quiet)?;
-        let summary = one(config, &sources, &out.join(folder_name(config)), common)?;
-        summaries.push(summary);
+        let name = folder_name(config);
+        let summary = one(config, &sources, &out.join(&name), common)?;
+        summaries.push((name, summary));
+    }
+    // What was trained is safe already: a page that cannot be made is no failure of the runs.
+    let page = TuningRuns::read(out).and_then(|runs| tuned::write_page(&runs, out));
+    if let Err(error) = &page {
+        eprintln!("{}: not written: {error:#}", tuned::PAGE);
     }
     if common.json {
+        let summaries: Vec<&TuneSummary> = summaries.iter().map(|(_, summary)| summary).collect();
         println!("{}", serde_json::to_string_pretty(&summaries)?);
     } else if !common.quiet {
-        println!("{}", text_table(&cells(&summaries)));
+        let rows = summaries
+            .iter()
+            .map(|(name, summary)| TuningRow::new(name, summary));
+        println!("{}", text_table(&tuning_cells(&rows.collect::<Vec<_>>())));
     }
     let diverged = |summary: &TuneSummary| matches!(summary.stop, TuneStop::Diverged { .. });
-    for summary in summaries.iter().filter(|summary| diverged(summary)) {
+    for (_, summary) in summaries.iter().filter(|(_, summary)| diverged(summary)) {
         if let TuneStop::Diverged { step, module } = &summary.stop {
             eprintln!(
                 "{} (seed {}): not a finite number in step {step}, first in {module}",
@@ -68,10 +78,12 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
             );
         }
     }
-    Ok(match summaries.iter().any(diverged) {
-        true => Outcome::CheckFailed,
-        false => Outcome::Done,
-    })
+    Ok(
+        match summaries.iter().any(|(_, summary)| diverged(summary)) {
+            true => Outcome::CheckFailed,
+            false => Outcome::Done,
+        },
+    )
 }
 
 /// Says what the runs would cost, after a few steps of each.
@@ -340,47 +352,4 @@ fn folder(
     });
     bar.finish_and_clear();
     Ok(files.with_context(|| format!("{key} = {given:?}"))?.folder)
-}
-
-/// The table of finished runs: a heading, then one row a run.
-fn cells(summaries: &[TuneSummary]) -> Cells {
-    let header = vec![
-        "method",
-        "R",
-        "seed",
-        "trained",
-        "train loss",
-        "metric",
-        "last",
-        "best",
-        "num. rank",
-        "eff. rank",
-        "s",
-    ];
-    let mut rows = Vec::new();
-    let number = |value: Option<f64>, digits: usize| match value {
-        Some(value) => format!("{value:.digits$}"),
-        None => "-".to_owned(),
-    };
-    for summary in summaries {
-        let last = summary.last.as_ref();
-        let deciding = last.and_then(TuneRecord::deciding);
-        let rank = |of: fn(&rankwise_training::ModuleRank) -> Option<f64>| {
-            number(last.and_then(|record| record.mean_rank(of)), 2)
-        };
-        rows.push(vec![
-            summary.method.clone(),
-            summary.rank.map_or("-".to_owned(), |rank| rank.to_string()),
-            summary.seed.to_string(),
-            summary.trainable.total.to_string(),
-            number(last.map(|record| record.train_loss), 4),
-            deciding.map_or("-", |(key, _)| key).to_owned(),
-            number(deciding.and_then(|(_, value)| value), 4),
-            number(summary.best.map(|(_, value)| value), 4),
-            rank(|module| Some(module.measures.numerical_rank as f64)),
-            rank(|module| module.measures.effective_rank),
-            format!("{:.1}", summary.wall_seconds),
-        ]);
-    }
-    (header, rows)
 }

@@ -4,21 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use rankwise_analysis::{Comparison, Likeness, PairRecord, UpdateRecord};
-use rankwise_figures::{Curve, Figure, HeatMap, Marker, PALETTE, Panel, Stroke, grid, heat_maps};
+use rankwise_figures::{Curve, Figure, HeatMap, PALETTE, Panel, Stroke, grid, heat_maps};
 
 use super::cells::between;
 use super::{SIDES, comparison_labels, mean};
+use crate::style::MARKERS;
 
 /// Kinds of modules that a figure of two adapters shows: those that most layers have.
 const MOST_ROLES: usize = 4;
-
-const MARKERS: [Marker; 5] = [
-    Marker::Circle,
-    Marker::Square,
-    Marker::Triangle,
-    Marker::Diamond,
-    Marker::Cross,
-];
 
 /// The roles with the most modules, in the order of their first module.
 fn roles(comparison: &Comparison) -> Vec<(&str, Vec<&PairRecord>)> {

@@ -92,7 +92,7 @@ pub fn comparison_labels(comparison: &Comparison) -> Vec<String> {
 }
 
 /// Names without the parts that all of them begin with, as long as something is left.
-fn short_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+pub(crate) fn short_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let separator = if names.clone().any(|name| name.contains('.')) {
         '.'
     } else {

@@ -4,19 +4,12 @@ use rankwise_figures::{Figure, Group, Marker, PALETTE, Scatter, scatter_grid};
 
 use super::{MeasureLink, RankLink};
 use crate::findings::words;
+use crate::style::MARKERS;
 
 /// The measures of the overview, one column each.
 const OVERVIEW: [&str; 3] = ["effective_rank", "energy_rank_99", "stable_rank"];
 /// Rows of the overview: with three columns a page carries five.
 const MOST_OUTCOMES: usize = 5;
-const MARKERS: [Marker; 5] = [
-    Marker::Circle,
-    Marker::Square,
-    Marker::Triangle,
-    Marker::Diamond,
-    Marker::Cross,
-];
-
 /// Three rank measures against the first five outcomes, train metrics only if there is nothing else, one
 /// point an adapter, ρ and its interval in
 /// every title.

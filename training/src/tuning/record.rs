@@ -152,7 +152,7 @@ pub(super) fn epochs_table(records: &[TuneRecord]) -> Result<Table, rankwise_dat
     {
         // `train_loss` is that of the steps, as the weights moved and with dropout.
         let evaluated = match set.set.as_str() {
-            "train" => "evaluated_train_loss".to_owned(),
+            "train" => "train_evaluated_loss".to_owned(),
             other => format!("{other}_loss"),
         };
         columns.push((evaluated, real(&|r| Some(r.scores.get(at)?.loss))));

@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
+use rankwise_figures::FONT_FACE_CSS;
+
 use super::data;
 use super::model::{Cell, Findings, Group, Page, Plain};
 
@@ -17,18 +19,22 @@ pub(super) const FINDINGS_AT_ONCE: usize = 100;
 const ROWS_WITHOUT_SCRIPT: usize = 2_000;
 
 /// The whole page.
-pub(super) fn html(page: &Page<'_>) -> anyhow::Result<String> {
+pub(crate) fn html(page: &Page<'_>) -> anyhow::Result<String> {
     let mut out = String::new();
     // Nothing is loaded, and no script runs but the one whose digest this is.
     let digest = BASE64_STANDARD.encode(Sha256::digest(SCRIPT));
+    let (font, font_face) = match page.figures.is_empty() {
+        true => ("", ""),
+        false => (" font-src data:;", FONT_FACE_CSS.as_str()),
+    };
     write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
-         script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'; \
+         script-src 'sha256-{digest}'; style-src 'unsafe-inline';{font} base-uri 'none'; \
          form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
+         <title>{title}</title>\n<style>\n{font_face}{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
          <p class=\"soft\"><code>{}</code> · rankwise {}</p>\n",
         escape(&page.head.command),
         escape(&page.head.version),
@@ -40,11 +46,31 @@ pub(super) fn html(page: &Page<'_>) -> anyhow::Result<String> {
     if let Some(own) = &page.findings {
         findings(&mut out, own)?;
     }
+    if !page.sentences.is_empty() {
+        out.push_str("<h2>Findings</h2>\n<ul>\n");
+        for sentence in &page.sentences {
+            writeln!(out, "<li>{}</li>", escape(sentence))?;
+        }
+        out.push_str("</ul>\n");
+    }
+    for (index, (title, table)) in page.tables.iter().enumerate() {
+        writeln!(out, "<h2>{}</h2>", escape(title))?;
+        plain(&mut out, table, &format!("table-{index}"))?;
+    }
+    for (caption, drawing) in &page.figures {
+        let caption = escape(caption);
+        writeln!(
+            out,
+            "<h2>{caption}</h2>\n<figure aria-label=\"{caption}\">\n{drawing}</figure>"
+        )?;
+    }
     if let Some(overview) = &page.overview {
-        out.push_str(
+        write!(
+            out,
             "<h2>Overview</h2>\n<div class=\"controls\" hidden><label>Filter <input type=\"search\" \
-             class=\"overview\" placeholder=\"filter adapters\"></label></div>\n",
-        );
+             class=\"overview\" placeholder=\"filter {}\"></label></div>\n",
+            page.noun
+        )?;
         plain(&mut out, overview, "overview")?;
     }
     writeln!(
@@ -170,7 +196,7 @@ fn plain(out: &mut String, table: &Plain, id: &str) -> std::fmt::Result {
     for (column, name) in table.header.iter().enumerate() {
         let first = table.rows.first().map(|row| &row[column]);
         let class = match first {
-            Some(Cell::Number(_)) => "",
+            Some(Cell::Number(_) | Cell::Told(..)) => "",
             _ => " class=\"t\"",
         };
         write!(out, "<th scope=\"col\"{class}>{}</th>", escape(name))?;
@@ -190,6 +216,9 @@ fn cell(out: &mut String, cell: &Cell) -> std::fmt::Result {
         Cell::Text(text) => write!(out, "<td class=\"t wrap\">{}</td>", escape(text)),
         Cell::Number(None) => write!(out, "<td data-v=\"\">–</td>"),
         Cell::Number(Some(value)) => write!(out, "<td data-v=\"{value}\">{}</td>", short(*value)),
+        Cell::Told(value, text) => {
+            write!(out, "<td data-v=\"{value}\">{}</td>", escape(text))
+        }
         Cell::Link(text, index) => write!(
             out,
             "<td class=\"t wrap\"><a href=\"#group-{index}\" data-open=\"{index}\">{}</a></td>",

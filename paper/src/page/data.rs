@@ -141,14 +141,14 @@ fn group_data<'a>(group: &'a Group, columns: usize, strings: &mut Strings<'a>) -
 fn datum<'a>(cell: &'a Cell, strings: &mut Strings<'a>) -> Datum {
     match cell {
         Cell::Text(text) | Cell::Link(text, _) => Datum::Whole(strings.number(text) as i64),
-        Cell::Number(Some(value)) if value.is_finite() => {
+        Cell::Number(Some(value)) | Cell::Told(value, _) if value.is_finite() => {
             if value.fract() == 0.0 && value.abs() < 1e9 {
                 Datum::Whole(*value as i64)
             } else {
                 Datum::Real(format!("{value:.4e}").parse().unwrap_or(*value))
             }
         }
-        Cell::Number(_) => Datum::Missing(()),
+        Cell::Number(_) | Cell::Told(..) => Datum::Missing(()),
     }
 }
 

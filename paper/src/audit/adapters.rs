@@ -5,11 +5,11 @@ use rankwise_analysis::{
     AdapterAudit, Audit, Finding, FindingKind, ModuleAudit, QUANTITIES, Quantity,
 };
 
-use super::PageHead;
-use super::html::html;
-use super::model::{Cell, CurveLabels, Findings, Group, Page, PageColumn, Plain, Row, Span, text};
-use crate::audit::cells::tau_text;
-use crate::audit::short::{short_paths, short_roles};
+use super::cells::tau_text;
+use super::short::{short_paths, short_roles};
+use crate::page::{
+    Cell, CurveLabels, Findings, Group, Page, PageColumn, PageHead, Plain, Row, Span, html, text,
+};
 
 /// Columns by their names in the machine-readable form, with the headings of the page.
 const COLUMNS: [(&str, &str, Option<Span>); 24] = [
@@ -88,6 +88,10 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
         title,
         head,
         notes: vec![summary],
+        sentences: Vec::new(),
+        tables: Vec::new(),
+        figures: Vec::new(),
+        noun: "adapters",
         overview: (adapters.len() > 1).then(|| overview(adapters, &titles)),
         findings: Some(findings(adapters, &titles)),
         columns: columns.collect(),
@@ -251,7 +255,7 @@ fn cell(id: &str, module: &ModuleAudit, found: Option<&Vec<&'static str>>) -> Ce
 }
 
 /// Every number of the tables, with its formula and source, and every kind of finding.
-pub(super) fn glossary() -> Vec<(String, String)> {
+pub(crate) fn glossary() -> Vec<(String, String)> {
     let meaning = |quantity: &Quantity| match quantity.source {
         "" => quantity.formula.to_owned(),
         source => format!("{} ({source})", quantity.formula),

@@ -1,15 +1,11 @@
 use anyhow::Result;
 use rankwise_analysis::{MatrixDifference, PairAudit, role};
 
-use super::PageHead;
 use super::adapters::glossary;
-use super::html::html;
-use super::model::{Cell, CurveLabels, Group, Page, PageColumn, Plain, Row, Span, text};
+use crate::page::{
+    Cell, CurveLabels, Group, Page, PageColumn, PageHead, Plain, Row, Span, html, places, text,
+};
 use crate::pair::pair_findings;
-
-/// Points of a curve that are all kept, and how many follow at growing distances.
-const DENSE: usize = 65;
-const SPARSE: usize = 100;
 
 type Value = fn(&MatrixDifference) -> Option<f64>;
 
@@ -137,6 +133,10 @@ pub fn pair_page(audit: &PairAudit, head: &PageHead) -> Result<String> {
         title: "Rank of the difference of two checkpoints".to_owned(),
         head,
         notes: pair_findings(audit),
+        sentences: Vec::new(),
+        tables: Vec::new(),
+        figures: Vec::new(),
+        noun: "matrices",
         overview: None,
         findings: None,
         columns,
@@ -183,40 +183,7 @@ fn row(matrix: &MatrixDifference) -> Row {
     }
 }
 
-/// The ranks at which a curve of `length` values is drawn.
-fn places(length: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..length.min(DENSE)).collect();
-    if length > DENSE {
-        let (first, last) = (DENSE as f64, (length - 1) as f64);
-        let step = |i: usize| first * (last / first).powf(i as f64 / SPARSE as f64);
-        places.extend((0..=SPARSE).map(|i| (step(i).round() as usize).min(length - 1)));
-        places.dedup();
-    }
-    places
-}
-
-fn layer(name: &str) -> Option<usize> {
+/// The first number in a name.
+pub(crate) fn layer(name: &str) -> Option<usize> {
     name.split('.').find_map(|segment| segment.parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_begin_at_zero_end_at_the_last_and_grow() {
-        for length in [0, 1, 64, 65, 66, 67, 384, 4096] {
-            let places = places(length);
-            assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{length}");
-            assert_eq!(places.last().copied(), length.checked_sub(1));
-            assert_eq!(
-                places.len(),
-                if length <= 65 {
-                    length
-                } else {
-                    places.len().min(167)
-                }
-            );
-        }
-    }
 }

@@ -1,0 +1,181 @@
+//! Sentences computed from the numbers.
+
+use super::records::{TuningSetting, is_higher_better, metric_title};
+use super::rows::{TuningGroup, TuningRow, signed, told};
+use crate::findings::clear_sign;
+use crate::records::Spread;
+
+/// What the runs show: the best method of every task, each method against LoRA of the same R over the
+/// same seeds, epochs after the best, and what a mean should not be trusted for.
+pub fn tuning_findings(rows: &[TuningRow], groups: &[TuningGroup]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut tasks: Vec<&str> = groups.iter().map(|group| &group.setting.task[..]).collect();
+    tasks.dedup();
+    for task in tasks {
+        let own: Vec<&TuningGroup> = groups.iter().filter(|g| g.setting.task == task).collect();
+        findings.extend(ahead(task, &own));
+        for group in own {
+            findings.extend(against_lora(group, rows));
+        }
+    }
+    findings.extend(past_the_best(rows));
+    for group in groups {
+        findings.extend(doubts(group));
+    }
+    findings
+}
+
+/// Which method ends with the best mean; nothing where there is one.
+fn ahead(task: &str, groups: &[&TuningGroup]) -> Option<String> {
+    let key = groups.iter().find_map(|group| group.metric.as_deref())?;
+    let is_higher = is_higher_better(key);
+    let mut ranked: Vec<(&TuningGroup, &Spread)> = groups
+        .iter()
+        .filter_map(|group| Some((*group, group.measure("last")?)))
+        .collect();
+    if ranked.len() < 2 {
+        return None;
+    }
+    ranked.sort_by(|(_, a), (_, b)| {
+        let order = a.mean.total_cmp(&b.mean);
+        if is_higher { order.reverse() } else { order }
+    });
+    let said = |(group, spread): &(&TuningGroup, &Spread)| {
+        format!("{} {}", group.setting.label(), told(Some(spread), 4))
+    };
+    let all = ranked.iter().map(said).collect::<Vec<_>>();
+    Some(format!(
+        "{task}: {} at the end, best mean first: {}{}.",
+        metric_title(key),
+        all.join(", "),
+        if ranked.iter().all(|(_, spread)| spread.count > 1) {
+            " (mean ± standard error)"
+        } else {
+            ""
+        },
+    ))
+}
+
+/// A method against LoRA of the same R: differences of runs that share a seed.
+fn against_lora(group: &TuningGroup, rows: &[TuningRow]) -> Option<String> {
+    let setting = &group.setting;
+    if setting.method == "lora" || setting.rank.is_none() {
+        return None;
+    }
+    let lora = TuningSetting::new(&setting.task, "lora", setting.rank);
+    let row = |setting: &TuningSetting, seed: u64| {
+        let mut own = rows.iter();
+        own.find(|r| r.setting == *setting && r.seed == seed && r.stop != "diverged")
+    };
+    let mut seeds = group.seeds.clone();
+    seeds.dedup();
+    let pairs: Vec<(&TuningRow, &TuningRow)> = seeds
+        .iter()
+        .filter_map(|&seed| Some((row(setting, seed)?, row(&lora, seed)?)))
+        .collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let difference = |value: fn(&TuningRow) -> Option<f64>| {
+        let values = pairs
+            .iter()
+            .filter_map(|(own, lora)| Some(value(own)? - value(lora)?));
+        let values: Vec<f64> = values.collect();
+        (!values.is_empty()).then(|| Spread::of(values))
+    };
+    let part = |name: &str, value: fn(&TuningRow) -> Option<f64>, digits: usize| {
+        let spread = difference(value)?;
+        Some(format!("{name} {}", judged(&spread, digits)))
+    };
+    let key = group.metric.as_deref().unwrap_or("metric");
+    let parts: Vec<String> = [
+        part(&metric_title(key), |row| row.last, 4),
+        part("training loss", |row| row.train_loss, 4),
+        part("gap", |row| row.gap, 4),
+        part("effective rank of ΔW", |row| row.effective_rank, 2),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let (seeds, ending) = match pairs.len() {
+        1 => ("1 seed".to_owned(), "; one seed has no standard error"),
+        count => (format!("{count} seeds, differences of the same seed"), ""),
+    };
+    Some(format!(
+        "{}: {} against LoRA of the same R ({seeds}), at the end: {}{ending}.",
+        setting.task,
+        setting.label(),
+        parts.join("; "),
+    ))
+}
+
+/// A difference with its standard error, and whether it is one.
+fn judged(difference: &Spread, digits: usize) -> String {
+    let mean = signed(difference.mean, digits);
+    if difference.count < 2 {
+        return mean;
+    }
+    let verdict = match clear_sign(difference) {
+        1 => "clearly higher",
+        -1 => "clearly lower",
+        _ => "not clearly different",
+    };
+    let error = difference.standard_error();
+    format!("{mean} ± {error:.digits$}, {verdict}")
+}
+
+/// In how many runs the last epoch is not the best.
+fn past_the_best(rows: &[TuningRow]) -> Option<String> {
+    let known: Vec<(usize, usize, f64)> = rows
+        .iter()
+        .filter(|row| row.stop != "diverged" && row.epochs > 1)
+        .filter_map(|row| {
+            let lost = (row.best? - row.last?).abs();
+            Some((row.best_epoch?, row.epochs, lost))
+        })
+        .collect();
+    if known.is_empty() {
+        return None;
+    }
+    let before: Vec<_> = known.iter().filter(|(best, last, _)| best < last).collect();
+    let largest = before.iter().map(|(.., lost)| *lost).fold(0.0, f64::max);
+    Some(match before.len() {
+        0 => format!(
+            "The last epoch is the best, by the deciding metric, in every run ({}).",
+            known.len()
+        ),
+        count => format!(
+            "In {count} of {} runs the deciding metric was best before the last epoch, by up to \
+             {largest:.4}; a best epoch is chosen by the set that it is judged on.",
+            known.len()
+        ),
+    })
+}
+
+/// What stands against a group's means.
+fn doubts(group: &TuningGroup) -> Vec<String> {
+    let name = format!("{}, {}", group.setting.task, group.setting.label());
+    let mut doubts = Vec::new();
+    if group.diverged > 0 {
+        doubts.push(format!(
+            "{name}: {} of {} runs diverged and are in no mean.",
+            group.diverged,
+            group.diverged + group.seeds.len()
+        ));
+    }
+    if !group.differing.is_empty() {
+        doubts.push(format!(
+            "{name}: the runs differ in more than the seed, so their mean is of unlike runs: {}.",
+            group.differing.join(", ")
+        ));
+    }
+    let mut seeds = group.seeds.clone();
+    seeds.sort_unstable();
+    if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
+        doubts.push(format!(
+            "{name}: seed {} is there more than once, so the standard error is too small.",
+            twice[0]
+        ));
+    }
+    doubts
+}
