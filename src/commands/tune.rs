@@ -112,6 +112,7 @@ fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Out
         "s a step",
         "minutes",
         "state MB",
+        "batch MB",
         "peak MB",
     ];
     let rows = rehearsals.iter().map(|(name, r)| {
@@ -125,6 +126,7 @@ fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Out
             format!("{:.3}", r.step_seconds),
             format!("{:.1}", r.seconds / 60.0),
             format!("{:.0}", r.state_bytes as f64 / 1e6),
+            format!("{:.0}", r.batch_bytes as f64 / 1e6),
             r.peak_bytes
                 .map_or("-".to_owned(), |peak| format!("{:.0}", peak as f64 / 1e6)),
         ]

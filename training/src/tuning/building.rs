@@ -5,6 +5,7 @@ use candle_core::{DType, Device};
 use super::beginning::Beginning;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
 use super::data::{Source, Sources, TuneData};
+use super::memory::explained_while_loading;
 use super::record::Trainable;
 use super::run::Run;
 use super::trainer::Trainer;
@@ -25,7 +26,9 @@ impl<'a> Run<'a> {
             TunePrecision::F64 => (DType::F64, DType::F64),
             TunePrecision::Bf16 => (DType::BF16, DType::F32),
         };
-        let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device)?;
+        let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device);
+        let loaded =
+            loaded.map_err(|error| explained_while_loading(error, &config.device.to_string()))?;
         let mut notes = Vec::new();
         if !loaded.drawn.is_empty() {
             notes.push(format!("drawn from the seed: {}", loaded.drawn.join(", ")));

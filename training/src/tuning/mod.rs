@@ -12,6 +12,7 @@ mod data;
 mod evaluate;
 mod export;
 mod folder;
+mod memory;
 mod order;
 mod peft;
 mod ranks;

@@ -34,6 +34,8 @@ pub struct Rehearsal {
     pub seconds: f64,
     /// Bytes of weights, and of trained numbers with gradient and moments.
     pub state_bytes: usize,
+    /// Bytes of a batch of the longest examples, estimated: inputs and outputs of every module.
+    pub batch_bytes: usize,
     /// The most memory that this process has used, where the system tells it.
     pub peak_bytes: Option<u64>,
 }
@@ -49,7 +51,8 @@ pub fn rehearse(config: &TuneConfig, sources: &Sources) -> Result<Rehearsal, Err
     let mut seconds = 0.0;
     for number in 0..=STEPS.min(run.steps.saturating_sub(1)) {
         let start = Instant::now();
-        run.rehearse(number)?;
+        let made = run.rehearse(number);
+        made.map_err(|error| run.explained(error))?;
         if number > 0 || run.steps == 1 {
             seconds += start.elapsed().as_secs_f64();
         }
@@ -60,12 +63,10 @@ pub fn rehearse(config: &TuneConfig, sources: &Sources) -> Result<Rehearsal, Err
     let size = config.schedule.examples();
     let evaluation = step_seconds / 3.0 * evaluated as f64 / size as f64;
     let trainable = run.trainable();
+    let need = run.need();
     let tuned = &run.trainer.tuned;
     let weights = tuned.modules.0.iter().map(|module| module.declared.count());
     let weights: usize = weights.sum();
-    let width = run.dtype.size_in_bytes();
-    // Values, gradient and two moments, in float32 (float64 under f64).
-    let own = 4 * tuned.parameters.values().dtype().size_in_bytes();
     Ok(Rehearsal {
         model: weights,
         examples,
@@ -73,7 +74,8 @@ pub fn rehearse(config: &TuneConfig, sources: &Sources) -> Result<Rehearsal, Err
         steps: run.steps,
         step_seconds,
         seconds: step_seconds * run.steps as f64 + evaluation * config.schedule.epochs as f64,
-        state_bytes: weights * width + trainable.total * own,
+        state_bytes: need.state,
+        batch_bytes: need.batch,
         trainable,
         peak_bytes: peak_bytes(),
     })

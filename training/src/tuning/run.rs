@@ -86,7 +86,8 @@ pub fn tune(
         trainable,
     });
     let start = Instant::now();
-    let stop = run.go(&mut state, folder.as_ref(), start, &mut observe)?;
+    let stop = run.go(&mut state, folder.as_ref(), start, &mut observe);
+    let stop = stop.map_err(|error| run.explained(error))?;
     let summary = run.summary(&state, stop, trainable, folder.as_ref(), start)?;
     if let Some(folder) = &folder {
         folder.write_records(&state.notes.records, &state.steps, run.per_epoch)?;
