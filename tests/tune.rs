@@ -544,6 +544,57 @@ fn what_does_not_fit_is_refused_by_name() {
     );
 }
 
+/// A limit on the size of files stands for a disk that is full: writing fails half-way.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_a_run_that_goes_on_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let methods = ["--method", "lora"];
+    let whole = folder.path().join("whole");
+    assert!(
+        train(folder.path(), &whole, &methods)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let expected = contents(&whole);
+    let largest = expected.values().map(Vec::len).max().unwrap();
+
+    let full = folder.path().join("full");
+    let run = train(folder.path(), &full, &methods);
+    let mut limited = Command::new("bash");
+    // The signal that a larger file sends is ignored, so that writing it is an error.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"",
+        largest / 2048
+    );
+    limited
+        .args(["-c", &script])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let message = refused(limited.stdout(Stdio::null()));
+    assert!(
+        message.contains("write") && message.contains("text-lora-r4-s0"),
+        "{message}"
+    );
+    // Nothing half-written is left under a name that counts.
+    let left = contents(&full);
+    assert!(
+        left.values().all(|bytes| bytes.len() <= largest / 2),
+        "{:?}",
+        left.keys()
+    );
+
+    assert!(
+        train(folder.path(), &full, &methods)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(contents(&full), expected);
+}
+
 #[test]
 fn numbers_that_are_none_stop_a_run_and_keep_its_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
