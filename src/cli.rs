@@ -148,7 +148,7 @@ impl Command {
                 | Self::Train(_)
                 | Self::Reproduce(_)
                 | Self::Bench(BenchOptions {
-                    name: BenchName::Train,
+                    name: BenchName::Train | BenchName::Device,
                     ..
                 })
         )
@@ -383,6 +383,9 @@ pub struct BenchOptions {
     /// Widths of the matrices, for `spectra`.
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024], value_name = "D,…")]
     pub sizes: Vec<usize>,
+    /// cpu or cuda:N, for `device`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
     /// A BERT checkpoint folder with its tokenizer, for `train`.
     #[arg(long, value_name = "DIR", requires = "data")]
     pub model: Option<PathBuf>,
@@ -397,6 +400,9 @@ pub enum BenchName {
     Spectra,
     /// One verification of the theorem against width and depth.
     Theorem,
+    /// A device's numbers beside the CPU's, on small models of every family; exit code 1 if they are
+    /// too far apart.
+    Device,
     /// Training steps and, with --model and --data, an epoch of MRPC beside PyTorch with PEFT.
     Train,
 }

@@ -9,7 +9,7 @@ use rankwise_paper::{ScalingRecord, scaling_chart, text_table, write_figure};
 use rankwise_theory::{Cell, Family, Lift, Sample, Strategy};
 use serde::Deserialize;
 
-use super::{Outcome, bench_train};
+use super::{Outcome, bench_device, bench_train};
 use crate::cli::{BenchName, BenchOptions, Common};
 
 /// Times the hot paths here, and a peer's beside them.
@@ -17,6 +17,7 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
     match options.name {
         BenchName::Spectra => spectra(options, common),
         BenchName::Theorem => theorem(options, common),
+        BenchName::Device => bench_device::run(options, common),
         BenchName::Train => bench_train::run(options, common),
     }
 }

@@ -1,5 +1,6 @@
 pub mod audit;
 mod bench;
+mod bench_device;
 mod bench_train;
 mod checkpoints;
 pub mod compare;

@@ -40,10 +40,10 @@ pub use metric::{
     matthews, normalized_answer, pearson,
 };
 pub use tuning::{
-    EvaluationSettings, ModelSettings, ModuleRank, OptimizerName, OptimizerSettings, Rehearsal,
-    ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord, StepTime, TaskSettings,
-    Trainable, TuneConfig, TunePrecision, TuneProgress, TuneRecord, TuneStop, TuneSummary,
-    cpu_seconds, rehearse, tune,
+    DeviceAgreement, EvaluationSettings, ModelSettings, ModuleRank, OptimizerName,
+    OptimizerSettings, Rehearsal, ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord,
+    StepTime, TaskSettings, Trainable, TuneConfig, TunePrecision, TuneProgress, TuneRecord,
+    TuneStop, TuneSummary, compare_devices, cpu_seconds, rehearse, tune,
 };
 
 /// Keeps every matrix product of the CPU on the thread that asks for it.

@@ -1,6 +1,7 @@
 //! Fine-tuning of transformers: a model, a method, data, and the run that brings them together.
 
 mod account;
+mod agreement;
 mod assembly;
 mod batch;
 mod beginning;
@@ -21,6 +22,7 @@ mod rehearsal;
 mod run;
 mod trainer;
 
+pub use agreement::{DeviceAgreement, compare_devices};
 pub(crate) use assembly::{Prepared, Tuned};
 pub(crate) use batch::Item;
 pub use bench::{StepBench, StepTime, cpu_seconds};
