@@ -62,7 +62,7 @@ pub use link::{
     permutation_p, smallest_significant, spearman,
 };
 pub use measures::{Epsilon, Measures, Orthogonality, Side, TauRule, measures, orthogonality};
-pub use merge::{Merge, MergeOptions, Merged, TensorMerge, merge};
+pub use merge::{Merge, MergeOptions, Merged, TensorMerge, copy_companions, merge};
 pub use pair::{
     Certificate, MatrixDifference, Noise, PairAudit, PairOptions, Unmatched, audit_pair,
 };

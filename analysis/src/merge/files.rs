@@ -86,11 +86,12 @@ pub(super) fn folder_of(model: &Path) -> PathBuf {
     }
 }
 
-/// Copies what lies beside the weights, and returns the names.
+/// Copies what lies beside a model's weights and configuration and is needed to use it (tokenizer,
+/// image processor, modules of a sentence encoder) into another folder, and returns the names.
 ///
 /// # Errors
-/// [`Error::File`].
-pub(super) fn copy_companions(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
+/// [`Error::File`] if one cannot be read, and if it cannot be written.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
     let mut copied = Vec::new();
     for name in COMPANIONS {
         let (source, target) = (from.join(name), to.join(name));

@@ -42,6 +42,7 @@ use crate::audit::{Kind, adapter_file, natural_order};
 use crate::resize::{NewType, write_json};
 use crate::writer::{NewTensor, write_each};
 use configuration::Configuration;
+pub use files::copy_companions;
 use plan::{Change, Plan};
 pub use record::{Merge, Merged, TensorMerge};
 use shard::{Origin, shards};
@@ -160,9 +161,7 @@ pub fn merge(
             })?;
             merged.companions.push("config.json".to_owned());
         }
-        merged
-            .companions
-            .extend(files::copy_companions(&from, folder)?);
+        merged.companions.extend(copy_companions(&from, folder)?);
         merged.tensors = writing.taken();
         merged
             .tensors

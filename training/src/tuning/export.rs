@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use candle_core::DType;
+use rankwise_analysis::copy_companions;
 use rankwise_data::{create_folder, discard_leftovers, read_text};
 use serde_json::{Map, Value as Json, json};
 
@@ -65,8 +66,19 @@ fn write_checkpoint(
         let label2id = by_number.map(|(at, name)| (name.clone(), json!(at)));
         config.insert("label2id".to_owned(), Json::Object(label2id.collect()));
     }
+    // Of a regression there is one output, where libraries take two for granted.
+    let mut heads = tuned
+        .modules
+        .0
+        .iter()
+        .filter(|module| module.declared.is_head);
+    if classes.is_empty() && heads.any(|module| module.declared.outputs() == 1) {
+        config.insert("id2label".to_owned(), json!({"0": "LABEL_0"}));
+        config.insert("label2id".to_owned(), json!({"LABEL_0": 0}));
+    }
     create_folder(folder)?;
     discard_leftovers(folder)?;
+    copy_companions(model, folder)?;
     write_tensors(
         &folder.join("model.safetensors"),
         &tensors,
