@@ -183,6 +183,25 @@ fn lora_learns_the_task_and_leaves_records() {
 }
 
 #[test]
+fn what_has_no_rank_is_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let methods = ["--method", "bitfit,full", "--rank", "2,4", "--epochs", "1"];
+    assert!(
+        train(folder.path(), &out, &methods)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let runs = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap());
+    let mut runs: Vec<_> = runs.filter(|entry| entry.path().is_dir()).collect();
+    runs.sort_by_key(fs::DirEntry::file_name);
+    let names: Vec<_> = runs.iter().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["text-bitfit-s0", "text-full-s0"]);
+}
+
+#[test]
 fn threads_and_kills_leave_the_bits_alone() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());

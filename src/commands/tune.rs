@@ -185,9 +185,9 @@ fn told(record: &TuneRecord) -> String {
 /// `task-method-r8-s0`.
 fn folder_name(config: &TuneConfig) -> String {
     let method = config.method.method.key();
-    let rank = match config.method.method {
-        Method::Full(_) => String::new(),
-        _ => format!("-r{}", config.method.common.rank),
+    let rank = match config.method.method.has_rank() {
+        true => format!("-r{}", config.method.common.rank),
+        false => String::new(),
     };
     format!("{}-{method}{rank}-s{}", config.task.name, config.seed)
 }
@@ -257,7 +257,8 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
             for seed in &seeds {
                 let mut own = table.clone();
                 merge(&mut own, nested("method.name", text(method)));
-                if method != "full" {
+                let has_rank = method.parse().is_ok_and(|method: Method| method.has_rank());
+                if has_rank {
                     merge(
                         &mut own,
                         nested("method.rank", toml::Value::Integer(*rank as i64)),
@@ -268,11 +269,11 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
                 let rank = config.method.common.rank;
                 config = config.with_adapters_rank()?;
                 let found = config.method.common.rank;
-                if found != rank && !options.rank.is_empty() && method != "full" {
+                if found != rank && !options.rank.is_empty() && has_rank {
                     bail!("--rank: expected {found}, the adapter's, found {rank}");
                 }
                 config.check("configuration")?;
-                // Full fine-tuning has no R, and is one run.
+                // What has no R is one run.
                 if !configs.contains(&config) {
                     configs.push(config);
                 }

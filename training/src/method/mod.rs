@@ -130,6 +130,13 @@ fn unknown(key: &str) -> String {
     )
 }
 
+impl Method {
+    /// Whether its updates have an R; others train the model's own tensors.
+    pub fn has_rank(&self) -> bool {
+        !matches!(self, Self::Full(_) | Self::BitFit(_))
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.title())
@@ -246,8 +253,7 @@ impl From<MethodTable> for toml::Table {
         result.insert("name".to_owned(), table.method.key().into());
         let mut common =
             Self::try_from(table.common).expect("settings of numbers and names are TOML");
-        if matches!(table.method, Method::Full(_) | Method::BitFit(_)) {
-            // Nothing has a rank there.
+        if !table.method.has_rank() {
             common.retain(|key, _| key == "train_also");
         }
         result.extend(common);
