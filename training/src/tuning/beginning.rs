@@ -128,12 +128,17 @@ impl Beginning {
         Ok(table)
     }
 
-    /// Puts the adapter's numbers in the place of the first values; returns what there is to say.
+    /// Puts the adapter's numbers in the place of the first values, of `drawn` tensors too, which are
+    /// then taken off that list; returns what there is to say.
     ///
     /// # Errors
     /// [`Error::Model`] naming a number that the method trains and the adapter lacks, or the other
     /// way round, or that has another shape.
-    pub fn fill(&self, prepared: &mut Prepared) -> Result<Vec<String>, Error> {
+    pub fn fill(
+        &self,
+        prepared: &mut Prepared,
+        drawn: &mut Vec<String>,
+    ) -> Result<Vec<String>, Error> {
         let declared = declared(&prepared.modules);
         for trained in &self.adapter.modules {
             let name = &self.place(trained, &declared)?.name;
@@ -180,6 +185,8 @@ impl Beginning {
                 continue;
             }
             let values = Tensor::from_slice(&tensor.values, shape, &Device::Cpu)?;
+            let own = &prepared.gathering.parts()[id.index()].name;
+            drawn.retain(|name| name != own);
             prepared.gathering.set(id, values)?;
         }
         Ok(notes)

@@ -27,12 +27,10 @@ impl<'a> Run<'a> {
             TunePrecision::Bf16 => (DType::BF16, DType::F32),
         };
         let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device);
-        let loaded =
+        let mut loaded =
             loaded.map_err(|error| explained_while_loading(error, &config.device.to_string()))?;
         let mut notes = Vec::new();
-        if !loaded.drawn.is_empty() {
-            notes.push(format!("drawn from the seed: {}", loaded.drawn.join(", ")));
-        }
+        let mut drawn = std::mem::take(&mut loaded.drawn);
         if !loaded.unused.is_empty() {
             notes.push(format!(
                 "not used of the checkpoint: {}",
@@ -50,10 +48,13 @@ impl<'a> Run<'a> {
                 adapter = Some(beginning.file().to_owned());
                 let table = beginning.fitted(&config.method, &loaded.modules)?;
                 let mut prepared = Prepared::new(loaded, &table, config.seed)?;
-                notes.extend(beginning.fill(&mut prepared)?);
+                notes.extend(beginning.fill(&mut prepared, &mut drawn)?);
                 Tuned::of(prepared, trained, &device)?
             }
         };
+        if !drawn.is_empty() {
+            notes.push(format!("drawn from the seed: {}", drawn.join(", ")));
+        }
         let o = &config.optimizer;
         let rule = match o.name {
             OptimizerName::Adamw => Rule::AdamW {

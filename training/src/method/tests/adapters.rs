@@ -21,7 +21,7 @@ fn begun(case: &Case, table: &str, folder: &Path) -> Result<(Tuned, Vec<String>)
     let beginning = Beginning::read(folder)?;
     let table = beginning.fitted(&table, &loaded.modules)?;
     let mut prepared = Prepared::new(loaded, &table, 7)?;
-    let notes = beginning.fill(&mut prepared)?;
+    let notes = beginning.fill(&mut prepared, &mut Vec::new())?;
     let tuned = Tuned::of(prepared, DType::F32, &Device::Cpu)?;
     Ok((tuned, notes))
 }
@@ -49,6 +49,20 @@ fn adapters_of_peft_begin_a_run() {
             assert!(error < LOGITS, "{name}, {ours}: logits differ by {error}");
         }
     }
+}
+
+#[test]
+fn a_head_that_was_drawn_is_the_adapters_then() {
+    let case = Case::read("bert-cls");
+    let beginning = Beginning::read(&folder("bert-cls-lora")).unwrap();
+    let loaded = case.load(DType::F32);
+    let table = beginning
+        .fitted(&MethodTable::default(), &loaded.modules)
+        .unwrap();
+    let mut prepared = Prepared::new(loaded, &table, 7).unwrap();
+    let mut drawn = vec!["classifier.weight".to_owned(), "another".to_owned()];
+    beginning.fill(&mut prepared, &mut drawn).unwrap();
+    assert_eq!(drawn, ["another"]);
 }
 
 #[test]
