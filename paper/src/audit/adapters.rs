@@ -105,13 +105,7 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
                 .collect(),
         },
         glossary: glossary(),
-        curves: CurveLabels {
-            name: "spectrum",
-            heading: "Singular values relative to the largest, σ_i/σ₁",
-            axis: "i",
-            first: 1,
-            is_relative: true,
-        },
+        curves: CurveLabels::SPECTRUM,
         measure: "effective_rank",
     })
 }

@@ -98,6 +98,16 @@ pub(crate) struct CurveLabels {
     pub is_relative: bool,
 }
 
+impl CurveLabels {
+    pub const SPECTRUM: Self = Self {
+        name: "spectrum",
+        heading: "Singular values relative to the largest, σ_i/σ₁",
+        axis: "i",
+        first: 1,
+        is_relative: true,
+    };
+}
+
 /// Points of a curve that are all kept, and how many follow at growing distances.
 const DENSE: usize = 65;
 const SPARSE: usize = 100;

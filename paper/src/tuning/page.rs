@@ -148,13 +148,7 @@ pub fn tuning_page(all: &TuningRuns, head: &PageHead) -> Result<String> {
                 .collect(),
         },
         glossary: words(&report.runs),
-        curves: CurveLabels {
-            name: "spectrum",
-            heading: "Singular values relative to the largest, σ_i/σ₁",
-            axis: "i",
-            first: 1,
-            is_relative: true,
-        },
+        curves: CurveLabels::SPECTRUM,
         measure: "effective_rank",
     })
 }
