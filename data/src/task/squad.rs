@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polars::prelude::{Column, DataType};
 use serde::Deserialize;
 
-use crate::shard::Shard;
+use crate::shard::{Labels, Shard};
 use crate::{Error, Provenance, SkipBad};
 
 /// An answer and where it stands.
@@ -102,6 +102,7 @@ impl Squad {
         for path in files {
             let shard = Shard::open(path)?;
             for rows in shard.groups() {
+                let first = rows.start + 1;
                 let frame = shard.read(rows, &["id", "question", "context", "answers"])?;
                 let column = |name: &str| {
                     let found = frame.column(name);
@@ -110,11 +111,11 @@ impl Squad {
                     })
                 };
                 let (ids, asked) = (
-                    texts(path, column("id")?)?,
-                    texts(path, column("question")?)?,
+                    texts(path, column("id")?, first)?,
+                    texts(path, column("question")?, first)?,
                 );
-                let contexts = texts(path, column("context")?)?;
-                let answers = answers(path, column("answers")?)?;
+                let contexts = texts(path, column("context")?, first)?;
+                let answers = answers(path, column("answers")?, first)?;
                 let rows = ids.into_iter().zip(asked).zip(contexts).zip(answers);
                 for (((id, asked), context), answers) in rows {
                     let asked = Asked {
@@ -144,25 +145,21 @@ impl Squad {
     }
 }
 
-/// A column of texts, none of which is missing.
-fn texts(path: &Path, column: &Column) -> Result<Vec<String>, Error> {
-    let wrong = |found: String| {
-        let what = format!("column {}", column.name());
-        Error::format(path, what, "a text in every row", found)
-    };
-    let texts = column
-        .str()
-        .map_err(|_| wrong(column.dtype().to_string()))?;
-    let rows = texts.iter().enumerate();
-    rows.map(|(row, text)| {
-        text.map(str::to_owned)
-            .ok_or_else(|| wrong(format!("nothing in row {}", row + 1)))
+/// A column of texts, none of which is missing; `first` is the number of its first row.
+fn texts(path: &Path, column: &Column, first: usize) -> Result<Vec<String>, Error> {
+    let texts = Labels::texts(path, column, false)?;
+    let rows = texts.into_iter().zip(first..);
+    rows.map(|(text, row)| {
+        text.ok_or_else(|| {
+            let what = format!("{} of row {row}", column.name());
+            Error::format(path, what, "a text", "nothing")
+        })
     })
     .collect()
 }
 
-/// The answers of every row.
-fn answers(path: &Path, column: &Column) -> Result<Vec<Vec<Found>>, Error> {
+/// The answers of every row; `first` is the number of the first.
+fn answers(path: &Path, column: &Column, first: usize) -> Result<Vec<Vec<Found>>, Error> {
     let wrong = || {
         let expected = "structs of lists text (texts) and answer_start (whole numbers)";
         Error::format(path, "column answers", expected, column.dtype().to_string())
@@ -187,7 +184,7 @@ fn answers(path: &Path, column: &Column) -> Result<Vec<Vec<Found>>, Error> {
             starts.i64().map_err(|_| wrong())?,
         );
         if texts.len() != starts.len() {
-            let what = format!("answers of row {}", row + 1);
+            let what = format!("answers of row {}", first + row);
             let expected = format!("{} places", texts.len());
             return Err(Error::format(
                 path,
