@@ -288,11 +288,7 @@ pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), E
 /// The rows that move of every parameter that a mask holds back.
 pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
     let mut moving = BTreeMap::new();
-    for adapter in modules
-        .0
-        .iter()
-        .filter_map(|module| module.adapter.as_ref())
-    {
+    for adapter in modules.adapters() {
         let Some(rows) = adapter.moving.as_ref().filter(|_| !adapter.drifts) else {
             continue;
         };
@@ -307,11 +303,8 @@ pub(crate) fn moving(modules: &Modules) -> BTreeMap<ParameterId, Vec<u32>> {
 
 /// The parameters whose rows (or numbers) are an update's directions.
 pub(crate) fn directional(modules: &Modules) -> BTreeSet<ParameterId> {
-    let adapters = modules
-        .0
-        .iter()
-        .filter_map(|module| module.adapter.as_ref());
-    adapters
+    modules
+        .adapters()
         .flat_map(|adapter| [Some(&adapter.a), Some(&adapter.b), adapter.gate.as_ref()])
         .flatten()
         .filter_map(Value::parameter)

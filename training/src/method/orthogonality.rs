@@ -92,11 +92,7 @@ impl Regulariser {
             return Ok(0.0);
         }
         let mut total = 0.0;
-        for adapter in modules
-            .0
-            .iter()
-            .filter_map(|module| module.adapter.as_ref())
-        {
+        for adapter in modules.adapters() {
             for id in [adapter.a.parameter(), adapter.b.parameter()]
                 .into_iter()
                 .flatten()

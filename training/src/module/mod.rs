@@ -269,6 +269,17 @@ pub(crate) enum Part {
 pub(crate) struct Modules(pub Vec<Module>);
 
 impl Modules {
+    /// What every module is declared as, in order.
+    pub fn declared(&self) -> Vec<Declared> {
+        let modules = self.0.iter();
+        modules.map(|module| module.declared.clone()).collect()
+    }
+
+    /// The updates, of the modules that have one.
+    pub fn adapters(&self) -> impl Iterator<Item = &Adapter> {
+        self.0.iter().filter_map(|module| module.adapter.as_ref())
+    }
+
     /// Turns every frozen tensor of the modules that `chosen` names (weight, bias) into a parameter.
     /// Biases, norms and bare vectors get no weight decay.
     pub fn train(&mut self, gathering: &mut Gathering, chosen: impl Fn(&Declared, Part) -> bool) {

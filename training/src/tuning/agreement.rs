@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Tuned;
 use super::batch::{Batch, Item, Target};
 use crate::draw::normal;
-use crate::method::MethodTable;
+use crate::method::{MethodTable, numbers};
 use crate::model::{Head, Loaded, ModelConfig};
 use crate::{DeviceName, Error};
 
@@ -195,11 +195,6 @@ fn pass(
         gradient,
         seconds,
     })
-}
-
-fn numbers(tensor: &Tensor) -> Result<Vec<f64>, Error> {
-    let flat = tensor.flatten_all()?.to_device(&Device::Cpu)?;
-    Ok(flat.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 /// ‖ours − theirs‖₂/‖theirs‖₂.

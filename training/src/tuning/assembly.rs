@@ -228,12 +228,7 @@ fn attach(
     seed: u64,
 ) -> Result<Vec<usize>, Error> {
     let common = &table.common;
-    let declared: Vec<_> = modules
-        .0
-        .iter()
-        .map(|module| module.declared.clone())
-        .collect();
-    let sites = adapted(&declared, &common.targets)?;
+    let sites = adapted(&modules.declared(), &common.targets)?;
     let ranks = Targets::new(
         "rank_pattern",
         common.rank_pattern.keys().map(String::as_str),

@@ -112,14 +112,12 @@ fn check_lengths(config: &TuneConfig, data: &TuneData, limit: usize) -> Result<(
     if config.task.name == "squad" && config.task.max_length > limit {
         return Err(too_long(config.task.max_length, limit));
     }
-    let longest = |source: &Source| {
-        (0..source.len())
-            .map(|index| source.tokens(index))
-            .max()
-            .unwrap_or(0)
-    };
     let sets = data.evaluated.iter().map(|set| &set.source);
-    let longest = sets.chain([&data.train]).map(longest).max().unwrap_or(0);
+    let longest = sets
+        .chain([&data.train])
+        .map(Source::longest)
+        .max()
+        .unwrap_or(0);
     if longest > limit {
         return Err(too_long(longest, limit));
     }

@@ -27,10 +27,7 @@ impl Run<'_> {
         let weights: usize = modules().map(Declared::count).sum();
         let tokens = match &self.data.train {
             Source::Images { .. } => modules().map(positions).max().unwrap_or(1),
-            texts => (0..texts.len())
-                .map(|at| texts.tokens(at))
-                .max()
-                .unwrap_or(1),
+            texts => texts.longest().max(1),
         };
         // An embedding's inputs are numbers of rows.
         let kept = |one: &Declared| match one.kind {

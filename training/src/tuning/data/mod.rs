@@ -102,6 +102,12 @@ impl Source {
         }
     }
 
+    /// Tokens of the longest item.
+    pub fn longest(&self) -> usize {
+        let each = (0..self.len()).map(|index| self.tokens(index));
+        each.max().unwrap_or(0)
+    }
+
     /// One item; `visit` is where it is met (an epoch), for augmentation, or none for evaluation.
     ///
     /// # Errors
