@@ -19,7 +19,7 @@ use super::Prepared;
 use crate::Error;
 use crate::engine::parameters::Gathering;
 use crate::method::{Method, MethodTable, Targets, adapted};
-use crate::module::{Declared, Module, Modules, Squash, Value};
+use crate::module::{Declared, Module, Modules, Part, Squash, Value};
 
 /// An adapter to begin with.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Beginning {
     /// [`Error::Setting`] if the settings say otherwise; [`Error::Model`] naming what of the adapter
     /// the model has no place for.
     pub fn fitted(&self, table: &MethodTable, modules: &Modules) -> Result<MethodTable, Error> {
-        let modules = &declared(modules)[..];
+        let modules = &modules.declared()[..];
         let mut table = table.clone();
         let common = &mut table.common;
         let said = [
@@ -89,7 +89,7 @@ impl Beginning {
         let rule = table.method.rule(common)?;
         let mut targets = Vec::new();
         for trained in &self.adapter.modules {
-            let declared = self.place(trained, modules)?;
+            let declared = &modules[self.place(trained, modules)?];
             let rank = trained.a.nrows();
             if rank != largest {
                 common.rank_pattern.insert(declared.name.clone(), rank);
@@ -112,7 +112,7 @@ impl Beginning {
             && (ordinary.iter()).all(|at| targets.contains(&modules[*at].name));
         let also = Targets::new("train_also", common.train_also.iter().map(String::as_str))?;
         for tensor in &self.adapter.whole {
-            let owner = owner(tensor, modules).ok_or_else(|| self.no_place(&tensor.names[0]))?;
+            let owner = &modules[self.owner(tensor, modules)?.0];
             if targets.contains(&owner.name) {
                 let expected = "an adapter that trained no bias of its modules";
                 return Err(self.wrong(&tensor.names[0], expected, "one"));
@@ -139,14 +139,12 @@ impl Beginning {
         prepared: &mut Prepared,
         drawn: &mut Vec<String>,
     ) -> Result<Vec<String>, Error> {
-        let declared = declared(&prepared.modules);
+        let declared = prepared.modules.declared();
         for trained in &self.adapter.modules {
-            let name = &self.place(trained, &declared)?.name;
-            let all = &mut prepared.modules.0;
-            let found = all.iter_mut().find(|m| m.declared.name == *name);
-            let module = found.ok_or_else(|| self.no_place(name))?;
+            let module = &mut prepared.modules.0[self.place(trained, &declared)?];
             if prepared.rule.taken_off(module.id).is_some() {
                 let expected = "a method that begins beside the weight";
+                let name = &module.declared.name;
                 return Err(self.wrong(name, expected, "one that takes a part off it"));
             }
             self.fill_module(trained, module, &mut prepared.gathering)?;
@@ -159,20 +157,12 @@ impl Beginning {
         )];
         for tensor in &self.adapter.whole {
             let name = &tensor.names[0];
-            let owner = owner(tensor, &declared).ok_or_else(|| self.no_place(name))?;
-            let is_weight = tensor.names.contains(&owner.weight_name());
-            let module = prepared
-                .modules
-                .0
-                .iter()
-                .find(|m| m.declared.name == owner.name);
-            let value = module.and_then(|m| {
-                if is_weight {
-                    Some(&m.weight)
-                } else {
-                    m.bias.as_ref()
-                }
-            });
+            let (at, part) = self.owner(tensor, &declared)?;
+            let module = &prepared.modules.0[at];
+            let value = match part {
+                Part::Weight => Some(&module.weight),
+                Part::Bias => module.bias.as_ref(),
+            };
             let Some(id) = value.and_then(Value::parameter) else {
                 return Err(self.wrong(name, "a tensor that trains", "one that does not"));
             };
@@ -265,17 +255,30 @@ impl Beginning {
         Ok(())
     }
 
-    /// The model's module of that name.
-    fn place<'a>(
-        &self,
-        trained: &TrainedModule,
-        modules: &'a [Declared],
-    ) -> Result<&'a Declared, Error> {
-        let found = named(&trained.names, modules, |module| module.name.clone());
-        let found = found.ok_or_else(|| self.no_place(&trained.names[0]))?;
+    /// The number of the model's module of that name.
+    fn place(&self, trained: &TrainedModule, modules: &[Declared]) -> Result<usize, Error> {
+        let at = named(&trained.names, modules, |module| module.name.clone());
+        let at = at.ok_or_else(|| self.no_place(&trained.names[0]))?;
+        let found = &modules[at];
         match found.kind.takes_adapter() && !found.is_head {
-            true => Ok(found),
+            true => Ok(at),
             false => Err(self.wrong(&found.name, "a module that can have an update", "another")),
+        }
+    }
+
+    /// The number of the module that owns a tensor, and which of its own it is.
+    fn owner(&self, tensor: &TrainedTensor, modules: &[Declared]) -> Result<(usize, Part), Error> {
+        let weight = named(&tensor.names, modules, Declared::weight_name);
+        let bias = || {
+            named(&tensor.names, modules, |m| {
+                m.bias_name().unwrap_or_default()
+            })
+        };
+        match weight {
+            Some(at) => Ok((at, Part::Weight)),
+            None => bias()
+                .map(|at| (at, Part::Bias))
+                .ok_or_else(|| self.no_place(&tensor.names[0])),
         }
     }
 
@@ -311,38 +314,24 @@ impl Beginning {
     }
 }
 
-fn declared(modules: &Modules) -> Vec<Declared> {
-    let each = modules.0.iter();
-    each.map(|module| module.declared.clone()).collect()
-}
-
-/// The module that owns a tensor.
-fn owner<'a>(tensor: &TrainedTensor, modules: &'a [Declared]) -> Option<&'a Declared> {
-    let weight = named(&tensor.names, modules, Declared::weight_name);
-    weight.or_else(|| {
-        named(&tensor.names, modules, |m| {
-            m.bias_name().unwrap_or_default()
-        })
-    })
-}
-
-/// The module whose `name` is one of the names, or ends in one after a dot where only one does:
+/// The number of the module whose `name` is one of the names, or ends in one after a dot where only one does:
 /// adapters of a model without a head lack its prefix.
-fn named<'a>(
+fn named(
     names: &[String],
-    modules: &'a [Declared],
+    modules: &[Declared],
     name: impl Fn(&Declared) -> String,
-) -> Option<&'a Declared> {
-    let exact = modules.iter().find(|module| names.contains(&name(module)));
+) -> Option<usize> {
+    let own: Vec<String> = modules.iter().map(name).collect();
+    let exact = own.iter().position(|own| names.contains(own));
     exact.or_else(|| {
-        let ends = |module: &&Declared| {
-            let own = name(module);
+        let ends = |at: &usize| {
+            let own = &own[*at];
             let before = names
                 .iter()
                 .filter_map(|name| own.strip_suffix(name.as_str()));
             before.into_iter().any(|before| before.ends_with('.'))
         };
-        let mut found = modules.iter().filter(ends);
+        let mut found = (0..own.len()).filter(ends);
         let first = found.next()?;
         found.next().is_none().then_some(first)
     })

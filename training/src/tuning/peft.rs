@@ -40,17 +40,14 @@ enum Form {
 impl Form {
     /// The method's own where PEFT has it for all these modules.
     fn of(tuned: &Tuned) -> Self {
-        let adapters = || {
-            let modules = tuned.modules.0.iter();
-            modules.filter_map(|module| Some((module, module.adapter.as_ref()?)))
-        };
         let is_linear =
             |module: &Module| matches!(module.declared.kind, Kind::Linear | Kind::Conv1d);
-        if !adapters().all(|(module, _)| is_linear(module)) {
+        let mut modules = tuned.modules.0.iter();
+        if !modules.all(|module| module.adapter.is_none() || is_linear(module)) {
             return Self::Lora;
         }
         let rank = |adapter: &Adapter| adapter.a.tensor(&tuned.parameters).dim(0).ok();
-        let mut ranks = adapters().map(|(_, adapter)| rank(adapter));
+        let mut ranks = tuned.modules.adapters().map(rank);
         let first = ranks.next();
         match tuned.rule.peft().kind {
             Some("ADALORA") if ranks.all(|rank| Some(rank) == first) => Self::AdaLora,
@@ -133,11 +130,8 @@ pub(crate) fn write_adapter(
             say("rank_pattern", pattern(ranks, |entry| entry.rank.into()));
             let alphas = entries.iter().filter(|entry| entry.alpha != alpha);
             say("alpha_pattern", pattern(alphas, |entry| entry.alpha.into()));
-            let has_lengths = |module: &Module| {
-                let adapter = module.adapter.as_ref();
-                adapter.is_some_and(|adapter| adapter.magnitude.is_some())
-            };
-            if tuned.modules.0.iter().any(has_lengths) {
+            let mut adapters = tuned.modules.adapters();
+            if adapters.any(|adapter| adapter.magnitude.is_some()) {
                 say("use_dora", true.into());
             }
         }
@@ -182,15 +176,12 @@ type Named = Vec<(String, Tensor)>;
 /// A module's own tensors, as far as they train; whether any does.
 fn push_whole(tuned: &Tuned, module: &Module, tensors: &mut Named) -> Result<bool, Error> {
     let own = [
-        (module.declared.weight_name(), Some(&module.weight)),
-        (
-            format!("{}.bias", module.declared.name),
-            module.bias.as_ref(),
-        ),
+        (Some(module.declared.weight_name()), Some(&module.weight)),
+        (module.declared.bias_name(), module.bias.as_ref()),
     ];
     let mut trains = false;
     for (key, value) in own {
-        if let Some(Value::Trained(id)) = value {
+        if let (Some(key), Some(Value::Trained(id))) = (key, value) {
             let tensor = tuned.parameters.view(*id).to_dtype(DType::F32)?;
             tensors.push((format!("{PREFIX}{key}"), tensor));
             trains = true;
@@ -292,15 +283,9 @@ fn push_gates(
 
 /// VeRA's A and B, which all modules share: the widest module has all of each.
 fn push_projections(tuned: &Tuned, tensors: &mut Named) -> Result<(), Error> {
-    let adapters = || {
-        tuned
-            .modules
-            .0
-            .iter()
-            .filter_map(|module| module.adapter.as_ref())
-    };
     let widest = |of: fn(&Adapter) -> &Value| -> Result<Option<Tensor>, Error> {
-        let factors = adapters().map(|adapter| of(adapter).tensor(&tuned.parameters));
+        let adapters = tuned.modules.adapters();
+        let factors = adapters.map(|adapter| of(adapter).tensor(&tuned.parameters));
         let widest = factors.max_by_key(|factor| factor.dim(1).unwrap_or(0));
         Ok(widest
             .map(|factor| factor.to_dtype(DType::F32))

@@ -65,6 +65,30 @@ fn a_head_that_was_drawn_is_the_adapters_then() {
     assert_eq!(drawn, ["another"]);
 }
 
+/// A module that trained as a whole, under the name that it has in a model without a head.
+#[test]
+fn whole_tensors_find_their_module_without_its_prefix() {
+    let lora = folder("bert-cls-lora");
+    let out = tempfile::tempdir().unwrap();
+    let config = "adapter_config.json";
+    fs::copy(lora.join(config), out.path().join(config)).unwrap();
+    let file = "adapter_model.safetensors";
+    let mut tensors = candle_core::safetensors::load(lora.join(file), &Device::Cpu).unwrap();
+    for (part, shape) in [("weight", vec![32, 32]), ("bias", vec![32])] {
+        let values = Tensor::full(0.25_f32, shape, &Device::Cpu).unwrap();
+        let name = format!("base_model.model.pooler.dense.{part}");
+        tensors.insert(name, values);
+    }
+    candle_core::safetensors::save(&tensors, out.path().join(file)).unwrap();
+    let (tuned, notes) = begun(&Case::read("bert-cls"), "name = \"lora\"", out.path()).unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    for part in ["weight", "bias"] {
+        let id = find(&tuned.parameters, &format!("bert.pooler.dense.{part}"));
+        let values = flat(tuned.parameters.view(id));
+        assert!(values.iter().all(|value| *value == 0.25), "{part}");
+    }
+}
+
 #[test]
 fn what_is_written_begins_a_run_with_the_same_numbers() {
     let mut compared = 0;
