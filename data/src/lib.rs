@@ -55,7 +55,8 @@ pub use hub::{Hub, HubFiles, HubProgress, Patience};
 pub use hub::{HubCache, RepoId, RepoKind};
 #[cfg(feature = "images")]
 pub use image::{
-    Augment, Cifar, Filter, Image, ImageColumns, ImageProcessor, ImageSet, RandomCrop,
+    Augment, Cifar, Filter, Fit, Image, ImageColumns, ImageProcessor, ImageSet, RandomCrop,
+    ResizedTo,
 };
 pub use part::{Part, parquet_files};
 pub use prefetch::Prefetch;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use rankwise_data::{
-    Cifar, Filter, Image, ImageColumns, ImageProcessor, ImageSet, Part, Prefetch, SkipBad,
+    Cifar, Filter, Fit, Image, ImageColumns, ImageProcessor, ImageSet, Part, Prefetch, SkipBad,
     parquet_files, sha256_hex,
 };
 
@@ -49,6 +49,28 @@ fn resizing_is_pillows_to_the_byte() {
         };
         let resized = image.resize(number("to", 0), number("to", 1), filter);
         assert_eq!(sha256_hex(resized.pixels()), case["sha256"], "{case}");
+    }
+}
+
+/// Files of processors and what the reference's make of noise, to the bit.
+#[test]
+fn processors_are_the_references() {
+    let text = std::fs::read_to_string(fixtures().join("processors.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(cases.len(), 18 * 3);
+    let folder = tempfile::tempdir().unwrap();
+    for case in cases {
+        let file = folder.path().join("preprocessor_config.json");
+        std::fs::write(file, case["file"].to_string()).unwrap();
+        let processor = ImageProcessor::load(folder.path()).unwrap().unwrap();
+        let number = |key: &str, at: usize| case[key][at].as_u64().unwrap() as usize;
+        let seed = case["seed"].as_u64().unwrap() as u32;
+        let image = noise(number("from", 0), number("from", 1), seed);
+        let numbers = processor.process(Path::new("noise"), &image).unwrap();
+        let shape = [number("shape", 1), number("shape", 2)];
+        assert_eq!([processor.height, processor.width], shape, "{case}");
+        let bytes: Vec<u8> = numbers.iter().flat_map(|one| one.to_le_bytes()).collect();
+        assert_eq!(sha256_hex(&bytes), case["sha256"], "{case}");
     }
 }
 
@@ -168,7 +190,7 @@ fn real_images_are_the_references() {
     };
     let set = ImageSet::folder(&folder.join("images"), None).unwrap();
     let processor = ImageProcessor {
-        filter: Some(Filter::Bicubic),
+        fit: Fit::Resized(Filter::Bicubic),
         ..ImageProcessor::default()
     };
     let batches = (0..set.len())

@@ -56,7 +56,7 @@ impl Augment {
             None => processor.resize(origin, image)?,
             Some(crop) => {
                 let [left, top, width, height] = crop.draw(image.width(), image.height(), rng);
-                processor.resize(origin, &image.crop(left, top, width, height))?
+                processor.stretch(&image.crop(left, top, width, height))
             }
         };
         Ok(match self.flip && rng.random_bool(0.5) {

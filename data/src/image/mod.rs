@@ -10,6 +10,7 @@ mod files;
 mod jpeg;
 mod parquet;
 mod processor;
+mod processor_file;
 mod resize;
 mod set;
 
@@ -23,7 +24,7 @@ use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbI
 use crate::Error;
 
 pub use augment::{Augment, RandomCrop};
-pub use processor::ImageProcessor;
+pub use processor::{Fit, ImageProcessor, ResizedTo};
 pub use resize::Filter;
 pub use set::{Cifar, ImageColumns, ImageSet};
 
@@ -149,6 +150,31 @@ impl Image {
         let rows = rows.take(height);
         let pixels = rows.flat_map(|row| &row[3 * left..3 * (left + width)]);
         Self::new(width, height, pixels.copied().collect())
+    }
+
+    /// The middle `width` × `height` of the image, black where it is smaller. What is left over by an
+    /// odd number is one more on the right and below; what is lacking, on the left and above.
+    ///
+    /// # Panics
+    /// If `width` or `height` is 0.
+    #[must_use]
+    pub fn middle(&self, width: usize, height: usize) -> Self {
+        // Where the middle begins in the image, and the image in the middle.
+        let begins = |has: usize, asked: usize| {
+            (
+                has.saturating_sub(asked) / 2,
+                asked.saturating_sub(has).div_ceil(2),
+            )
+        };
+        let ((left, from), (top, above)) = (begins(self.width, width), begins(self.height, height));
+        let mut pixels = vec![0; 3 * width * height];
+        let rows = pixels.chunks_exact_mut(3 * width).skip(above);
+        let known = self.pixels.chunks_exact(3 * self.width).skip(top);
+        let bytes = 3 * width.min(self.width);
+        for (row, known) in rows.zip(known) {
+            row[3 * from..][..bytes].copy_from_slice(&known[3 * left..][..bytes]);
+        }
+        Self::new(width, height, pixels)
     }
 
     /// Left and right exchanged.

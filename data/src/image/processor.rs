@@ -1,31 +1,66 @@
-//! What a model's `preprocessor_config.json` asks for.
+//! From an image to the numbers that a model reads.
 //!
-//! The numbers are those of transformers' `ViTImageProcessorPil`, to the bit. Its default backend,
-//! torchvision, differs from that one by a unit of 1/255 in 0.7 % of the channels of images made larger,
-//! and rarely by two.
+//! The numbers are those of transformers' image processors on their Pillow backend, to the bit. Their
+//! other backend, torchvision, differs from that one by a unit of 1/255 in 0.7 % of the channels of
+//! images made larger, and rarely by two.
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::{Filter, Image};
+use super::{Filter, Image, MOST_PIXELS};
 use crate::Error;
 
-/// Longest side that an image is resized to.
-const LONGEST: usize = 4096;
+/// What an image is resized to before its middle is cut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResizedTo {
+    /// To these sides, whatever its shape was.
+    Sides {
+        /// The columns.
+        width: usize,
+        /// The rows.
+        height: usize,
+    },
+    /// The shorter side to this length, its shape kept; the longer one is rounded down.
+    ShorterSide(usize),
+}
 
-/// From an image to the numbers that a model reads: resize, divide by 255, normalise.
+impl ResizedTo {
+    fn of(self, image: &Image) -> (usize, usize) {
+        let longer = |short: usize, side: usize, long: usize| {
+            // One rounding of the quotient, as the reference's.
+            ((side * long) as f64 / short as f64) as usize
+        };
+        let (width, height) = (image.width(), image.height());
+        match self {
+            Self::Sides { width, height } => (width, height),
+            Self::ShorterSide(side) if width <= height => (side, longer(width, side, height)),
+            Self::ShorterSide(side) => (longer(height, side, width), side),
+        }
+    }
+}
+
+/// How an image gets the model's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It has it, or is refused.
+    Given,
+    /// It is resized, whatever its shape was.
+    Resized(Filter),
+    /// It is resized where that is said, and the middle of it is taken; what it lacks there is black.
+    Middle(Option<(Filter, ResizedTo)>),
+}
+
+/// From an image to the numbers that a model reads: the model's size, divide by 255, normalise.
 ///
 /// [`default`](Self::default) is the reference's `ViTImageProcessor` without a file: 224 × 224,
 /// bilinear, mean and standard deviation ½.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
-    /// The columns of every image.
+    /// The columns that the model reads.
     pub width: usize,
-    /// The rows of every image.
+    /// The rows that the model reads.
     pub height: usize,
-    /// How images are resized, or `None` where they must have the size.
-    pub filter: Option<Filter>,
+    /// How images get that size.
+    pub fit: Fit,
     /// What a byte is multiplied with: 1/255.
     pub scale: f64,
     /// Subtracted from red, green and blue.
@@ -39,7 +74,7 @@ impl Default for ImageProcessor {
         Self {
             width: 224,
             height: 224,
-            filter: Some(Filter::Bilinear),
+            fit: Fit::Resized(Filter::Bilinear),
             scale: 1.0 / 255.0,
             mean: [0.5; 3],
             deviation: [0.5; 3],
@@ -47,121 +82,47 @@ impl Default for ImageProcessor {
     }
 }
 
-/// The keys that matter here. Others, such as the processor's name, do not.
-#[derive(Deserialize)]
-struct Config {
-    do_resize: Option<bool>,
-    size: Option<Size>,
-    resample: Option<u8>,
-    do_rescale: Option<bool>,
-    rescale_factor: Option<f64>,
-    do_normalize: Option<bool>,
-    image_mean: Option<[f64; 3]>,
-    image_std: Option<[f64; 3]>,
-    do_center_crop: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Square(usize),
-    Sides { height: usize, width: usize },
-    Other(serde_json::Value),
-}
-
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` of a model's folder; what it leaves out is as
-    /// [`default`](Self::default). `None` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file is there and cannot be read; [`Error::Format`] naming the key that
-    /// is not understood: filters other than bilinear (2) and bicubic (3), sizes other than a height
-    /// and a width, and crops, are not.
-    pub fn load(folder: &Path) -> Result<Option<Self>, Error> {
-        let path = folder.join("preprocessor_config.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => Self::parse(&path, &bytes).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(&path, "read")(error)),
-        }
-    }
-
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        let config: Config = serde_json::from_slice(bytes).map_err(|error| {
-            Error::format(
-                path,
-                "file",
-                "settings of an image processor",
-                error.to_string(),
-            )
-        })?;
-        let wrong = |key: &str, expected: &str, found: String| {
-            Err(Error::format(path, format!("key {key}"), expected, found))
-        };
-        let mut processor = Self::default();
-        match config.size {
-            None => {}
-            Some(Size::Square(side)) => (processor.width, processor.height) = (side, side),
-            Some(Size::Sides { height, width }) => {
-                (processor.width, processor.height) = (width, height);
-            }
-            Some(Size::Other(value)) => {
-                return wrong("size", "a height and a width", value.to_string());
-            }
-        }
-        for side in [processor.width, processor.height] {
-            if !(1..=LONGEST).contains(&side) {
-                return wrong("size", "sides of 1 to 4096", side.to_string());
-            }
-        }
-        processor.filter = match config.resample {
-            _ if config.do_resize == Some(false) => None,
-            None | Some(2) => Some(Filter::Bilinear),
-            Some(3) => Some(Filter::Bicubic),
-            Some(other) => {
-                return wrong("resample", "2 (bilinear) or 3 (bicubic)", other.to_string());
-            }
-        };
-        if config.do_center_crop == Some(true) {
-            return wrong("do_center_crop", "false", "true".to_owned());
-        }
-        processor.scale = match config.do_rescale {
-            Some(false) => 1.0,
-            _ => config.rescale_factor.unwrap_or(processor.scale),
-        };
-        if config.do_normalize == Some(false) {
-            (processor.mean, processor.deviation) = ([0.0; 3], [1.0; 3]);
-        } else {
-            processor.mean = config.image_mean.unwrap_or(processor.mean);
-            processor.deviation = config.image_std.unwrap_or(processor.deviation);
-        }
-        if !processor.deviation.iter().all(|&one| one > 0.0) {
-            let found = format!("{:?}", processor.deviation);
-            return wrong("image_std", "three positive numbers", found);
-        }
-        Ok(processor)
-    }
-
     /// The image at the model's size.
     ///
     /// # Errors
-    /// [`Error::Format`] naming `origin` if it has another size and is not to be resized.
+    /// [`Error::Format`] naming `origin` if it has another size and is not to be resized, or is so
+    /// narrow that it would have more than 2²⁶ pixels before its middle is taken.
     pub fn resize(&self, origin: &Path, image: &Image) -> Result<Image, Error> {
-        match self.filter {
-            Some(filter) => Ok(image.resize(self.width, self.height, filter)),
-            None if (image.width(), image.height()) == (self.width, self.height) => {
-                Ok(image.clone())
-            }
-            None => Err(Error::format(
+        let (width, height) = (self.width, self.height);
+        match self.fit {
+            Fit::Given if (image.width(), image.height()) == (width, height) => Ok(image.clone()),
+            Fit::Given => Err(Error::format(
                 origin,
                 "image",
-                format!(
-                    "{} × {} pixels (do_resize is false)",
-                    self.width, self.height
-                ),
+                format!("{width} × {height} pixels (do_resize is false)"),
                 format!("{} × {}", image.width(), image.height()),
             )),
+            Fit::Resized(filter) => Ok(image.resize(width, height, filter)),
+            Fit::Middle(None) => Ok(image.middle(width, height)),
+            Fit::Middle(Some((filter, target))) => {
+                let (wide, high) = target.of(image);
+                if (wide as u64).saturating_mul(high as u64) > MOST_PIXELS {
+                    return Err(Error::format(
+                        origin,
+                        "image",
+                        format!("at most {MOST_PIXELS} pixels when resized"),
+                        format!("{wide} × {high}"),
+                    ));
+                }
+                Ok(image.resize(wide, high, filter).middle(width, height))
+            }
         }
+    }
+
+    /// A part of an image, resized to the model's size whatever its shape is: bilinearly where the
+    /// processor names no filter.
+    pub(super) fn stretch(&self, part: &Image) -> Image {
+        let filter = match self.fit {
+            Fit::Resized(filter) | Fit::Middle(Some((filter, _))) => filter,
+            Fit::Given | Fit::Middle(None) => Filter::Bilinear,
+        };
+        part.resize(self.width, self.height, filter)
     }
 
     /// The numbers of an image: a plane of red, then green, then blue, each row after row.
@@ -192,40 +153,6 @@ impl ImageProcessor {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<ImageProcessor, Error> {
-        ImageProcessor::parse(Path::new("p.json"), text.as_bytes())
-    }
-
-    #[test]
-    fn files_of_real_models() {
-        let vit = r#"{"do_normalize": true, "do_resize": true, "feature_extractor_type":
-            "ViTFeatureExtractor", "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-            "resample": 2, "size": 224}"#;
-        assert_eq!(parse(vit).unwrap(), ImageProcessor::default());
-        let large = r#"{"do_rescale": true, "rescale_factor": 0.00392156862745098, "resample": 3,
-            "size": {"height": 384, "width": 256}, "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225]}"#;
-        let large = parse(large).unwrap();
-        assert_eq!((large.height, large.width), (384, 256));
-        assert_eq!(large.filter, Some(Filter::Bicubic));
-        assert_eq!(large.scale, 1.0 / 255.0);
-        assert_eq!(large.mean[1], 0.456);
-    }
-
-    #[test]
-    fn what_is_not_understood_is_said() {
-        let fault = |text: &str| parse(text).unwrap_err().to_string();
-        assert!(
-            fault(r#"{"resample": 1}"#)
-                .contains("key resample: expected 2 (bilinear) or 3 (bicubic), found 1")
-        );
-        assert!(fault(r#"{"size": {"shortest_edge": 256}}"#).contains("shortest_edge"));
-        assert!(fault(r#"{"size": 1000000}"#).contains("sides of 1 to 4096"));
-        assert!(fault(r#"{"image_std": [0, 1, 1]}"#).contains("positive"));
-        assert!(fault(r#"{"do_center_crop": true}"#).contains("do_center_crop"));
-        assert!(fault("[").contains("settings of an image processor"));
-    }
-
     #[test]
     fn numbers_by_hand() {
         let image = Image::new(2, 1, vec![0, 51, 255, 255, 102, 0]);
@@ -243,5 +170,41 @@ mod tests {
                 "{numbers:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_middle_by_hand() {
+        // Pixels numbered from 1 in three rows of two.
+        let image = Image::new(2, 3, (1..=6).flat_map(|number| [number; 3]).collect());
+        let processor = |width, height, before| ImageProcessor {
+            width,
+            height,
+            fit: Fit::Middle(before),
+            ..ImageProcessor::default()
+        };
+        let fitted = |processor: &ImageProcessor| {
+            let middle = processor.resize(Path::new("i"), &image).unwrap();
+            let pixels = middle.pixels().iter().step_by(3);
+            pixels.copied().collect::<Vec<_>>()
+        };
+        // One column of two is left over on the right, one row of three above and below.
+        assert_eq!(fitted(&processor(1, 1, None)), [3]);
+        // One column too few goes to the left, one row too few above.
+        assert_eq!(
+            fitted(&processor(3, 4, None)),
+            [0, 0, 0, 0, 1, 2, 0, 3, 4, 0, 5, 6]
+        );
+        let sides = ResizedTo::ShorterSide(3);
+        assert_eq!(sides.of(&image), (3, 4));
+        let before = Some((Filter::Bilinear, sides));
+        assert_eq!(fitted(&processor(3, 4, before)).len(), 12);
+        let wide = Image::new(1 << 15, 1, vec![7; 3 << 15]);
+        let before = Some((Filter::Bilinear, ResizedTo::ShorterSide(224)));
+        let fault = processor(224, 224, before).resize(Path::new("thin.png"), &wide);
+        let fault = fault.unwrap_err().to_string();
+        assert!(
+            fault.contains("thin.png") && fault.contains("7340032 × 224"),
+            "{fault}"
+        );
     }
 }

@@ -15,37 +15,74 @@
 //! Source: `Resample.c` of Pillow (its behaviour; the code is ours). Oracle:
 //! `tests/fixtures/pillow.py`.
 
+use std::f64::consts::PI;
+
 use super::Image;
 
 /// Binary places of a weight: 32 less 8 for the byte and 2 for the overshoot of a cubic.
 const PLACES: u32 = 32 - 8 - 2;
 
-/// How an image is interpolated.
+/// How an image is interpolated: Pillow's filters, with their numbers in a
+/// `preprocessor_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filter {
-    /// A triangle: Pillow's `BILINEAR`, 2 in a `preprocessor_config.json`.
+    /// $\operatorname{sinc}(x)\operatorname{sinc}(x/3)$: `LANCZOS`, 1.
+    Lanczos,
+    /// A triangle: `BILINEAR`, 2.
     Bilinear,
-    /// Cubic convolution with $a = -½$: Pillow's `BICUBIC`, 3 in a `preprocessor_config.json`.
+    /// Cubic convolution with $a = -½$: `BICUBIC`, 3.
     Bicubic,
+    /// The mean: `BOX`, 4.
+    Box,
+    /// $\operatorname{sinc}(x)$ in Hamming's window: `HAMMING`, 5.
+    Hamming,
 }
 
 impl Filter {
+    /// The filter of Pillow's number, if it is one of these.
+    pub fn numbered(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Lanczos,
+            2 => Self::Bilinear,
+            3 => Self::Bicubic,
+            4 => Self::Box,
+            5 => Self::Hamming,
+            _ => return None,
+        })
+    }
+
     fn support(self) -> f64 {
         match self {
-            Self::Bilinear => 1.0,
+            Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.0,
             Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
         }
     }
 
     /// The filter at `x`, in Pillow's order of operations.
     fn at(self, x: f64) -> f64 {
+        if self == Self::Box {
+            // Of two pixels equally near, the left one.
+            return if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 };
+        }
         let x = x.abs();
         match self {
+            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            Self::Hamming if x < 1.0 => sinc(x) * (0.54 + 0.46 * (PI * x).cos()),
             Self::Bilinear if x < 1.0 => 1.0 - x,
             Self::Bicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
             _ => 0.0,
         }
+    }
+}
+
+/// sin(πx)/(πx).
+fn sinc(x: f64) -> f64 {
+    match x * PI {
+        0.0 => 1.0,
+        x => x.sin() / x,
     }
 }
 
@@ -168,8 +205,10 @@ mod tests {
     proptest! {
         /// Weights sum to one up to the rounding of each to 2⁻²².
         #[test]
-        fn kernels_keep_constants(input in 1_usize..300, output in 1_usize..300, cubic: bool) {
-            let filter = if cubic { Filter::Bicubic } else { Filter::Bilinear };
+        fn kernels_keep_constants(
+            input in 1_usize..300, output in 1_usize..300, number in 1_u8..=5
+        ) {
+            let filter = Filter::numbered(number).unwrap();
             for kernel in kernels(input, output, filter) {
                 prop_assert!(kernel.first + kernel.weights.len() <= input);
                 let sum: i32 = kernel.weights.iter().sum();
