@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rankwise_data::TextColumns;
+use rankwise_data::{RandomCrop, TextColumns};
 use serde::{Deserialize, Serialize};
 
 use super::beginning::Beginning;
@@ -88,6 +88,9 @@ pub struct TaskSettings {
     pub skip_bad: usize,
     /// Whether training images are flipped at random.
     pub flip: bool,
+    /// Random parts of training images instead of the whole (torchvision's `RandomResizedCrop`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_crop: Option<RandomCrop>,
 }
 
 impl Default for TaskSettings {
@@ -103,6 +106,7 @@ impl Default for TaskSettings {
             limit: 0,
             skip_bad: 0,
             flip: false,
+            random_crop: None,
         }
     }
 }
@@ -300,6 +304,17 @@ impl TuneConfig {
         ] {
             if value == 0 {
                 return Err(wrong(key, "at least 1".to_owned(), value.to_string()));
+            }
+        }
+        if let Some(RandomCrop { scale, ratio }) = self.task.random_crop {
+            for (key, [low, high], most, kind) in [
+                ("task.random_crop.scale", scale, 1.0, "shares of an area"),
+                ("task.random_crop.ratio", ratio, f64::MAX, "shapes"),
+            ] {
+                if !(low > 0.0 && low <= high && high <= most) {
+                    let expected = format!("two {kind}, above 0 and in order");
+                    return Err(wrong(key, expected, format!("{low}, {high}")));
+                }
             }
         }
         let on_gpu = self.device != DeviceName::Cpu;

@@ -67,7 +67,7 @@ pub(super) fn read(
     };
     let augment = Augment {
         flip: settings.flip,
-        crop: None,
+        crop: settings.random_crop,
     };
     Ok(TuneData {
         head: Head::Classes(classes.len()),
