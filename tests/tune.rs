@@ -207,7 +207,7 @@ fn threads_and_kills_leave_the_bits_alone() {
     prepare(folder.path());
     let methods = [
         "--method",
-        "full,lora,rm-lora",
+        "full,lora,rm-lora,bilora",
         "--set",
         "schedule.checkpoint_every=1",
     ];
@@ -215,9 +215,9 @@ fn threads_and_kills_leave_the_bits_alone() {
     let mut command = train(folder.path(), &whole, &methods);
     assert!(command.args(["--threads", "1"]).status().unwrap().success());
     let expected = contents(&whole);
-    // Three runs: config, three tables, and the last and the best of three files each: tensors,
+    // Four runs: config, three tables, and the last and the best of three files each: tensors,
     // configuration, and the vocabulary or what the method was.
-    assert_eq!(expected.len(), 3 * (4 + 2 * 3));
+    assert_eq!(expected.len(), 4 * (4 + 2 * 3));
 
     let three = folder.path().join("three");
     let mut command = train(folder.path(), &three, &methods);
@@ -523,6 +523,11 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(message.contains("lambda"), "{message}");
     let message = run(&["--set", "precision=bf16"]);
     assert!(message.contains("precision"), "{message}");
+    let message = run(&["--set", "task.random_crop.scale=[0.5, 2.0]"]);
+    assert!(
+        message.contains("task.random_crop.scale") && message.contains("found 0.5, 2"),
+        "{message}"
+    );
     let nowhere = Path::new("no/such/folder");
     let message = refused(&mut train_model(nowhere, folder.path(), &out, &[]));
     assert!(message.contains("no/such/folder"), "{message}");

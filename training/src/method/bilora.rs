@@ -10,13 +10,23 @@
 //! ```
 //!
 //! λ is a softmax (the paper's choice), free, or near-binary (a logistic function with an entropy
-//! penalty). What stands still keeps its moments: each level has its own optimiser. The paper's problem
-//! is nested: P and Q of the second level are those that the first reaches for this λ. Its gradient here
-//! is DARTS's first-order approximation; the part through P and Q, which the library that the authors
-//! name adds by finite differences, is left out. Both levels share the steps of an epoch: P and Q get
-//! `inner_steps` of every `inner_steps` + 1. Q begins as LoRA's A, P at zero and λ at 1/R (softmax), 1
-//! (free) or 1/2 (binary): the first level then has a gradient at once, and the second after it; with
-//! λ = 0 the first would have none.
+//! penalty). What stands still keeps its moments: each level has its own optimiser. An epoch goes once
+//! through D₁; the second level's steps come on top. Q begins as LoRA's A, P at zero and λ at 1/R
+//! (softmax), 1 (free) or 1/2 (binary): the first level then has a gradient at once, and the second
+//! after it; with λ = 0 the first would have none.
+//!
+//! The problem is nested: V = (P, Q, head) of the second level is what the first reaches for this λ, so
+//! that λ's gradient has a part through V (`response`):
+//!
+//! ```text
+//! none:                ∂L₂/∂λ                                       (DARTS's first order)
+//! finite-difference:   ∂L₂/∂λ − (∂L₁/∂λ at V + εv − ∂L₁/∂λ at V − εv)/(2ε),
+//!                      v = ∂L₂/∂V,  ε = 0.01/‖v‖,  L₁ on the first level's last batch
+//! ```
+//!
+//! The second is −(∂²L₁/∂λ∂V)·v, that of one unit step of V: what Betty, the library that the authors
+//! name, does by default, and their later BiDoRA with it. It costs two more passes a step of level 2. R₁
+//! does not hold λ and drops out.
 //!
 //! The share of 0.2 is the paper's (8 : 2). Neither its whole text nor its code could be read; the
 //! numbers of steps, the weights and the first values are settings with our defaults. γ multiplies a sum
@@ -51,6 +61,17 @@ pub enum Values {
     Binary,
 }
 
+/// What λ's gradient knows of how the directions follow λ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Their answer to it, by a central difference.
+    #[default]
+    FiniteDifference,
+    /// Nothing: they are taken as they are.
+    None,
+}
+
 /// BiLoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -61,6 +82,8 @@ pub struct Settings {
     pub inner_steps: u64,
     /// γ.
     pub regularisation: f64,
+    /// The part of λ's gradient through the directions.
+    pub response: Response,
     /// What the singular values may be.
     pub values: Values,
     /// Weight of the entropy Σ −λ ln λ − (1 − λ) ln(1 − λ) of `binary` values.
@@ -78,6 +101,7 @@ impl Default for Settings {
             second_share: 0.2,
             inner_steps: 2,
             regularisation: 0.1,
+            response: Response::default(),
             values: Values::default(),
             entropy: 0.01,
             value_rate: None,
@@ -109,6 +133,9 @@ impl Settings {
         }))
     }
 }
+
+/// ‖εv‖ of the response's difference.
+const RADIUS: f64 = 0.01;
 
 #[derive(Debug)]
 struct BiLora {
@@ -155,6 +182,59 @@ impl Rule for BiLora {
         }
     }
 
+    fn with_second(&self, first: u64) -> u64 {
+        first + first / self.settings.inner_steps
+    }
+
+    fn looks_back(&self, step: Step) -> Option<u64> {
+        let responds = self.settings.response == Response::FiniteDifference
+            && self.level(step) == Level::Second;
+        // The step before is of the first level.
+        responds.then(|| step.number - 1)
+    }
+
+    fn respond(
+        &self,
+        parameters: &Parameters,
+        gradients: &mut Gradients,
+        earlier: &dyn Fn() -> Result<Gradients, Error>,
+    ) -> Result<(), Error> {
+        let mut directions = Vec::new();
+        let mut squares = 0.0;
+        for (id, _) in parameters.parts() {
+            if let Some(v) = gradients
+                .parameter(id)
+                .filter(|_| !self.gates.contains(&id))
+            {
+                let v = v.to_dtype(DType::F64)?;
+                squares += v.sqr()?.sum_all()?.to_scalar::<f64>()?;
+                directions.push((id, parameters.view(id).to_dtype(DType::F64)?.copy()?, v));
+            }
+        }
+        if squares == 0.0 || !squares.is_finite() {
+            return Ok(());
+        }
+        let epsilon = RADIUS / squares.sqrt();
+        let at = |epsilon: f64| -> Result<Gradients, Error> {
+            for (id, kept, v) in &directions {
+                parameters.set(*id, &(kept + (v * epsilon)?)?)?;
+            }
+            earlier()
+        };
+        let both = at(epsilon).and_then(|plus| Ok([plus, at(-epsilon)?]));
+        for (id, kept, _) in &directions {
+            parameters.set(*id, kept)?;
+        }
+        let [plus, minus] = both?;
+        for gate in &self.gates {
+            if let (Some(plus), Some(minus)) = (plus.parameter(*gate), minus.parameter(*gate)) {
+                let difference = (minus.to_dtype(DType::F64)? - plus.to_dtype(DType::F64)?)?;
+                gradients.add_parameter(*gate, (difference / (2.0 * epsilon))?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn attach(&mut self, mut site: Site<'_>) -> Result<(), Error> {
         let scale = self.scale(site.alpha, site.rank);
         product::attach(&mut site, self.settings.initialisation, scale)?;
@@ -180,12 +260,14 @@ impl Rule for BiLora {
 
     fn begin(&mut self, step: Step, modules: &mut Modules, _: &Parameters) -> Result<(), Error> {
         let is_first = self.level(step) == Level::First;
+        // The response asks for the directions' gradient too.
+        let pulls = is_first || self.looks_back(step).is_some();
         for adapter in modules
             .0
             .iter_mut()
             .filter_map(|module| module.adapter.as_mut())
         {
-            adapter.factors_move = is_first;
+            adapter.factors_move = pulls;
             adapter.gate_moves = !is_first;
         }
         Ok(())

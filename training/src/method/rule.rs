@@ -155,12 +155,34 @@ pub(crate) trait Rule: fmt::Debug + Send + Sync {
         Level::First
     }
 
+    /// All steps of an epoch with `first` steps of [`Level::First`].
+    fn with_second(&self, first: u64) -> u64 {
+        first
+    }
+
+    /// The earlier step whose batch this step needs again, for [`Rule::respond`].
+    fn looks_back(&self, _step: Step) -> Option<u64> {
+        None
+    }
+
     /// Before a step: chooses directions.
     fn begin(
         &mut self,
         _step: Step,
         _modules: &mut Modules,
         _parameters: &Parameters,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// After the backward pass of a step that looks back: adds the part of the gradient that the
+    /// earlier batch has in it. `earlier` gives that batch's gradients at the values that the
+    /// parameters have when it is called; they are to be put back.
+    fn respond(
+        &self,
+        _parameters: &Parameters,
+        _gradients: &mut Gradients,
+        _earlier: &dyn Fn() -> Result<Gradients, Error>,
     ) -> Result<(), Error> {
         Ok(())
     }

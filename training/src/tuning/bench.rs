@@ -88,7 +88,7 @@ impl StepBench {
                 seed: 0,
             };
             let batch = Batch::new(&items, false, dtype, &device)?;
-            if let Err(module) = trainer.step(step, &batch, RATE)? {
+            if let Err(module) = trainer.step(step, &batch, None, RATE)? {
                 return Err(candle_core::Error::msg(format!("{module} is not finite")).into());
             }
             seconds.push(StepTime {

@@ -6,6 +6,7 @@ use super::beginning::Beginning;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
 use super::data::{Source, Sources, TuneData};
 use super::memory::explained_while_loading;
+use super::order::steps_of_epoch;
 use super::record::Trainable;
 use super::run::Run;
 use super::trainer::Trainer;
@@ -68,7 +69,7 @@ impl<'a> Run<'a> {
                 decay: o.weight_decay,
             },
         };
-        let per_epoch = data.train.len().div_ceil(config.schedule.examples()) as u64;
+        let per_epoch = steps_of_epoch(&*tuned.rule, data.train.len(), config.schedule.examples())?;
         notes.extend(
             data.provenance
                 .iter()

@@ -38,6 +38,7 @@ pub use rehearsal::{Rehearsal, rehearse};
 pub use run::{TuneProgress, tune};
 #[cfg(test)]
 pub(crate) use {
+    assembly::Pull,
     batch::{Batch, Part},
     beginning::Beginning,
     peft::write_adapter,

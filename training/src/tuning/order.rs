@@ -10,13 +10,43 @@ use rankwise_data::{Prefetch, stream};
 use super::Item;
 use super::run::Run;
 use crate::Error;
-use crate::method::{Level, Step};
+use crate::method::{Level, Rule, Step, setting};
 
 /// Batches that are made ahead of their use, by each thread.
 const AHEAD: usize = 2;
 
 /// The items of a step, or what is wrong with an item's image.
-type Found = Vec<Result<Item, rankwise_data::Error>>;
+pub(super) struct Found {
+    items: Vec<Result<Item, rankwise_data::Error>>,
+    /// Number and good items of the step that the method looks back to.
+    pub earlier: Option<(u64, Vec<Item>)>,
+}
+
+/// Steps of an epoch: the training examples once; of a method with two levels the first part once,
+/// and the steps of the second level beside them.
+///
+/// # Errors
+/// [`Error::Setting`] if there are too few examples for two parts.
+pub(super) fn steps_of_epoch(rule: &dyn Rule, examples: usize, size: usize) -> Result<u64, Error> {
+    match rule.split() {
+        None => Ok(examples.div_ceil(size) as u64),
+        Some(_) if examples < 2 => Err(setting(
+            "second_share",
+            "two training examples or more to share out",
+            examples,
+        )),
+        Some(share) => {
+            let first = examples - second_part(share, examples);
+            Ok(rule.with_second(first.div_ceil(size) as u64))
+        }
+    }
+}
+
+/// How many of `examples`, at least two, the second level has: neither part is empty.
+fn second_part(share: f64, examples: usize) -> usize {
+    let part = (share * examples as f64).round() as usize;
+    part.clamp(1, examples - 1)
+}
 
 impl Run<'_> {
     /// The step `number` of all.
@@ -30,9 +60,9 @@ impl Run<'_> {
     }
 
     /// The items, less the bad ones that may be passed over.
-    pub(super) fn take(&mut self, found: Found) -> Result<Vec<Item>, Error> {
-        let mut items = Vec::with_capacity(found.len());
-        for item in found {
+    pub(super) fn take(&mut self, found: &mut Found) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::with_capacity(found.items.len());
+        for item in found.items.drain(..) {
             items.extend(self.data.skip.take(item)?);
         }
         Ok(items)
@@ -41,14 +71,35 @@ impl Run<'_> {
     /// The batches of an epoch after the first `done`, made in the background.
     pub(super) fn batches(&self, epoch: u64, done: u64) -> Prefetch<Found, Infallible> {
         let mut batches = self.order(epoch);
+        let first = epoch * self.per_epoch;
+        let looks_back = |number| {
+            let earlier = self.trainer.tuned.rule.looks_back(self.at(number))?;
+            let (of, at) = (
+                earlier / self.per_epoch,
+                (earlier % self.per_epoch) as usize,
+            );
+            let indices = match of == epoch {
+                true => batches[at].clone(),
+                false => self.order(of).swap_remove(at),
+            };
+            Some((earlier, of, indices))
+        };
+        let numbers = first + done.min(self.per_epoch)..first + self.per_epoch;
+        let earlier: Vec<_> = numbers.map(looks_back).collect();
         batches.drain(..(done as usize).min(batches.len()));
         let source = self.data.train.clone();
         let threads = rayon::current_num_threads();
-        Prefetch::new(batches, threads, AHEAD, move |_, indices| {
-            let items = indices.iter();
-            Ok(items
-                .map(|index| source.item(*index, Some(epoch)))
-                .collect())
+        Prefetch::new(batches, threads, AHEAD, move |at, indices| {
+            let item = |index: &usize, epoch| source.item(*index, Some(epoch));
+            let good = |(number, epoch, indices): &(u64, u64, Vec<usize>)| {
+                let items = indices.iter().filter_map(|index| item(index, *epoch).ok());
+                let items: Vec<_> = items.collect();
+                (!items.is_empty()).then_some((*number, items))
+            };
+            Ok(Found {
+                items: indices.iter().map(|index| item(index, epoch)).collect(),
+                earlier: earlier[at].as_ref().and_then(good),
+            })
         })
     }
 
@@ -68,8 +119,7 @@ impl Run<'_> {
         };
         // The same two parts in every epoch; neither is empty.
         let mut first = shuffled(all, "split", 0);
-        let kept = (share * first.len() as f64).round() as usize;
-        let second = first.split_off(first.len() - kept.clamp(1, first.len().max(2) - 1));
+        let second = first.split_off(first.len() - second_part(share, first.len()));
         let parts = [
             shuffled(first, "shuffle", epoch),
             shuffled(second, "shuffle second", epoch),

@@ -159,9 +159,9 @@ impl Run<'_> {
             let numbers = first..(epoch + 1) * self.per_epoch;
             let mut clock = Instant::now();
             for (number, items) in numbers.zip(batches.by_ref()) {
-                let Ok(found) = items;
-                let items = self.take(found)?;
-                let record = match self.step(self.at(number), &items)? {
+                let Ok(mut found) = items;
+                let items = self.take(&mut found)?;
+                let record = match self.step(self.at(number), &items, found.earlier)? {
                     Ok(record) => record,
                     Err(module) => {
                         let step = number + 1;
@@ -220,29 +220,41 @@ impl Run<'_> {
 
     /// Makes step `number` of the first epoch, whatever comes of it.
     pub fn rehearse(&mut self, number: u64) -> Result<(), Error> {
-        let Some(Ok(found)) = self.batches(0, number.min(self.per_epoch - 1)).next() else {
+        let Some(Ok(mut found)) = self.batches(0, number.min(self.per_epoch - 1)).next() else {
             return Ok(());
         };
-        let items = self.take(found)?;
+        let items = self.take(&mut found)?;
         let step = Step {
             epoch: 0,
             ..self.at(number)
         };
-        self.step(step, &items).map(drop)
+        self.step(step, &items, found.earlier).map(drop)
     }
 
     /// One step; the name of what is not finite instead, if something is not.
-    fn step(&mut self, step: Step, items: &[Item]) -> Result<Result<StepRecord, String>, Error> {
+    fn step(
+        &mut self,
+        step: Step,
+        items: &[Item],
+        earlier: Option<(u64, Vec<Item>)>,
+    ) -> Result<Result<StepRecord, String>, Error> {
         let config = self.config;
-        let batch = if self.device.is_cpu() {
-            Batch::new(items, false, self.dtype, &self.device)?
-        } else {
-            // A batch of the configured size at a time, as memory was asked for.
-            let parts = items.chunks(config.schedule.batch_size);
-            Batch::of_parts(parts, self.dtype, &self.device)?
+        let batch = |items: &[Item]| match self.device.is_cpu() {
+            true => Batch::new(items, false, self.dtype, &self.device),
+            false => {
+                // A batch of the configured size at a time, as memory was asked for.
+                let parts = items.chunks(config.schedule.batch_size);
+                Batch::of_parts(parts, self.dtype, &self.device)
+            }
         };
+        let now = batch(items)?;
+        let earlier = match earlier {
+            Some((number, items)) => Some((number, batch(&items)?)),
+            None => None,
+        };
+        let earlier = earlier.as_ref().map(|(number, batch)| (*number, batch));
         let rate = config.optimizer.learning_rate * config.schedule.rate(step.number, step.of);
-        self.trainer.step(step, &batch, rate)
+        self.trainer.step(step, &now, earlier, rate)
     }
 
     fn is_better(&self, record: &TuneRecord, best: Option<(usize, f64)>) -> bool {

@@ -40,11 +40,12 @@ impl Trainer {
     }
 
     /// One step at the learning rate `rate`; the name of what is not finite instead, if something is
-    /// not.
+    /// not. `earlier` is the number and the batch of the step that the method looks back to.
     pub fn step(
         &mut self,
         step: Step,
         batch: &Batch,
+        earlier: Option<(u64, &Batch)>,
         rate: f64,
     ) -> Result<Result<StepRecord, String>, Error> {
         let Self {
@@ -54,6 +55,12 @@ impl Trainer {
             .rule
             .begin(step, &mut tuned.modules, &tuned.parameters)?;
         let mut pull = tuned.pull(batch, Some((step.seed, step.number)))?;
+        if let Some((number, batch)) = earlier {
+            let earlier = || Ok(tuned.pull(batch, Some((step.seed, number)))?.gradients);
+            tuned
+                .rule
+                .respond(&tuned.parameters, &mut pull.gradients, &earlier)?;
+        }
         let regulariser =
             tuned
                 .rule

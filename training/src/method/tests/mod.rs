@@ -20,7 +20,7 @@ use crate::engine::optimizer::{Moments, Optimizer, Rule, gradient_norm};
 use crate::engine::{Gradients, ParameterId, Parameters};
 use crate::model::parity::case::{Case, flat};
 use crate::module::{Adapter, Module};
-use crate::tuning::{Batch, Part, Tuned};
+use crate::tuning::{Batch, Part, Pull, Tuned};
 
 /// Every method, with settings that show all its parts within a few steps.
 const TABLES: [&str; 27] = [
@@ -146,20 +146,37 @@ impl Run {
 
     /// The objective with the method's own term, and its gradients.
     fn pull(&self, noise: Option<(u64, u64)>) -> (f64, Gradients) {
-        let tuned = &self.tuned;
-        let pull = tuned.pull(&self.batch, noise).unwrap();
+        let pull = self.task(noise);
         let mut gradients = pull.gradients;
-        let step = at(self.next);
-        let term = tuned
-            .rule
-            .regularise(step, &tuned.modules, &tuned.parameters, &mut gradients)
-            .unwrap();
+        let term = self.regularise(&mut gradients);
         (pull.loss + term, gradients)
+    }
+
+    /// The task's part of it.
+    fn task(&self, noise: Option<(u64, u64)>) -> Pull {
+        self.tuned.pull(&self.batch, noise).unwrap()
+    }
+
+    fn regularise(&self, gradients: &mut Gradients) -> f64 {
+        let (tuned, step) = (&self.tuned, at(self.next));
+        tuned
+            .rule
+            .regularise(step, &tuned.modules, &tuned.parameters, gradients)
+            .unwrap()
     }
 
     fn step(&mut self) {
         self.begin();
-        let (_, gradients) = self.pull(Some((7, self.next)));
+        let tuned = &self.tuned;
+        let mut gradients = self.task(Some((7, self.next))).gradients;
+        if let Some(number) = tuned.rule.looks_back(at(self.next)) {
+            let earlier = || Ok(self.task(Some((7, number))).gradients);
+            tuned
+                .rule
+                .respond(&tuned.parameters, &mut gradients, &earlier)
+                .unwrap();
+        }
+        self.regularise(&mut gradients);
         let norm = gradient_norm(&self.tuned.parameters, &gradients).unwrap();
         let factor = (1.0 / norm).min(1.0);
         let moving = moving(&self.tuned.modules);

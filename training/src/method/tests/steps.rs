@@ -80,6 +80,72 @@ fn bilora_moves_one_level_at_a_time() {
     }
 }
 
+/// λ's gradient through the directions is −(∂²L/∂λ∂V)·v: here by differences in λ of v's product with
+/// the gradient of V, the other way round than the method takes them.
+#[test]
+fn biloras_response_is_a_second_derivative() {
+    // What its difference over ‖εv‖ = 0.01 leaves of the third derivative.
+    let tolerance = 1e-3;
+    for values in ["softmax", "free", "binary"] {
+        let text = format!("name = \"bilora\"\ninner_steps = 1\nvalues = \"{values}\"");
+        let mut run = Run::new(&table(&text));
+        run.steps(5);
+        run.begin();
+        let Tuned {
+            rule, parameters, ..
+        } = &run.tuned;
+        assert_eq!(rule.looks_back(at(5)), Some(4));
+        let before = parameters.values().copy().unwrap();
+        let direct = run.task(None).gradients;
+        let mut gradients = run.task(None).gradients;
+        let earlier = || Ok(run.task(None).gradients);
+        rule.respond(parameters, &mut gradients, &earlier).unwrap();
+        assert_eq!(flat(parameters.values()), flat(&before), "put back");
+        let is_gate = |id| parameters.part(id).name.ends_with("lora_lambda");
+        let along = || {
+            let now = run.task(None).gradients;
+            let each = parameters
+                .parts()
+                .filter(|(id, _)| !is_gate(*id))
+                .map(|(id, _)| {
+                    let product = direct.parameter(id).unwrap() * now.parameter(id).unwrap();
+                    flat(&product.unwrap()).iter().sum::<f64>()
+                });
+            each.sum::<f64>()
+        };
+        let gates: Vec<_> = parameters.parts().filter(|(id, _)| is_gate(*id)).collect();
+        assert!(gates.len() > 3);
+        for (id, part) in gates.into_iter().step_by(3) {
+            let kept = parameters.view(id).copy().unwrap();
+            let found = flat(gradients.parameter(id).unwrap());
+            let found: Vec<f64> = found
+                .iter()
+                .zip(flat(direct.parameter(id).unwrap()))
+                .map(|(whole, direct)| whole - direct)
+                .collect();
+            let size = found.iter().fold(0.0_f64, |most, one| most.max(one.abs()));
+            assert!(size > 0.0);
+            for (at, found) in found.iter().enumerate() {
+                let moved = |by: f64| {
+                    let mut numbers = flat(&kept);
+                    numbers[at] += by;
+                    let moved = Tensor::new(numbers, &Device::Cpu).unwrap();
+                    parameters.set(id, &moved).unwrap();
+                    along()
+                };
+                let step = 1e-4;
+                let expected = -(moved(step) - moved(-step)) / (2.0 * step);
+                parameters.set(id, &kept).unwrap();
+                let name = &part.name;
+                assert!(
+                    (found - expected).abs() <= tolerance * size,
+                    "{values}: {name}[{at}]: {found} instead of {expected}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn unselected_directions_stay_or_drift() {
     for (unselected, drifts) in [("still", false), ("moments", true)] {
