@@ -57,7 +57,7 @@ fn resizing_is_pillows_to_the_byte() {
 fn processors_are_the_references() {
     let text = std::fs::read_to_string(fixtures().join("processors.json")).unwrap();
     let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(cases.len(), 18 * 3);
+    assert_eq!(cases.len(), 20 * 3);
     let folder = tempfile::tempdir().unwrap();
     for case in cases {
         let file = folder.path().join("preprocessor_config.json");

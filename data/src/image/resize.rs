@@ -13,7 +13,7 @@
 //! columns always came first, which differs by one unit here and there.)
 //!
 //! Source: `Resample.c` of Pillow (its behaviour; the code is ours). Oracle:
-//! `tests/fixtures/pillow.py`.
+//! `tests/fixtures/pillow.py`, `processors.py`.
 
 use std::f64::consts::PI;
 
@@ -26,6 +26,8 @@ const PLACES: u32 = 32 - 8 - 2;
 /// `preprocessor_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filter {
+    /// The pixel that the centre falls into: `NEAREST`, 0.
+    Nearest,
     /// $\operatorname{sinc}(x)\operatorname{sinc}(x/3)$: `LANCZOS`, 1.
     Lanczos,
     /// A triangle: `BILINEAR`, 2.
@@ -39,9 +41,10 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// The filter of Pillow's number, if it is one of these.
+    /// The filter of Pillow's number, if there is one.
     pub fn numbered(number: u8) -> Option<Self> {
         Some(match number {
+            0 => Self::Nearest,
             1 => Self::Lanczos,
             2 => Self::Bilinear,
             3 => Self::Bicubic,
@@ -53,7 +56,7 @@ impl Filter {
 
     fn support(self) -> f64 {
         match self {
-            Self::Box => 0.5,
+            Self::Nearest | Self::Box => 0.5,
             Self::Bilinear | Self::Hamming => 1.0,
             Self::Bicubic => 2.0,
             Self::Lanczos => 3.0,
@@ -97,6 +100,9 @@ struct Kernel {
 
 fn kernels(input: usize, output: usize, filter: Filter) -> Vec<Kernel> {
     let scale = input as f64 / output as f64;
+    if filter == Filter::Nearest {
+        return nearest(input, output, scale);
+    }
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
     let inverse = 1.0 / stretch;
@@ -120,6 +126,20 @@ fn kernels(input: usize, output: usize, filter: Filter) -> Vec<Kernel> {
         }
     };
     (0..output).map(kernel).collect()
+}
+
+/// One input each. Pillow adds up the centres one by one, and so their roundings.
+fn nearest(input: usize, output: usize, scale: f64) -> Vec<Kernel> {
+    let mut centre = scale * 0.5;
+    let mut one = || {
+        let first = (centre as usize).min(input - 1);
+        centre += scale;
+        Kernel {
+            first,
+            weights: vec![1 << PLACES],
+        }
+    };
+    (0..output).map(|_| one()).collect()
 }
 
 fn byte(sum: i32) -> u8 {
@@ -206,7 +226,7 @@ mod tests {
         /// Weights sum to one up to the rounding of each to 2⁻²².
         #[test]
         fn kernels_keep_constants(
-            input in 1_usize..300, output in 1_usize..300, number in 1_u8..=5
+            input in 1_usize..300, output in 1_usize..300, number in 0_u8..=5
         ) {
             let filter = Filter::numbered(number).unwrap();
             for kernel in kernels(input, output, filter) {
