@@ -33,10 +33,10 @@ impl Bench {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Two epochs of LoRA, the training set evaluated as well; the run's table of epochs.
-    fn run(&self, task: &str, extra: &[&str]) -> Table {
-        let run = self.folder.path().join(format!("runs/{task}-lora-r2-s0"));
-        let output = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+    /// Two epochs of LoRA, the training set evaluated as well.
+    fn command(&self, task: &str, extra: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+        command
             .args([
                 "train", "--quiet", "--task", task, "--epochs", "2", "--rank", "2",
             ])
@@ -64,9 +64,14 @@ impl Bench {
                 "--out".as_ref(),
                 self.folder.path().join("runs").as_os_str(),
             ])
-            .args(extra)
-            .output()
-            .unwrap();
+            .args(extra);
+        command
+    }
+
+    /// The run's table of epochs.
+    fn run(&self, task: &str, extra: &[&str]) -> Table {
+        let run = self.folder.path().join(format!("runs/{task}-lora-r2-s0"));
+        let output = self.command(task, extra).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{task}: {message}");
         let summary = fs::read_to_string(run.join("run.json")).unwrap();
@@ -171,6 +176,31 @@ fn pictures_in_folders_of_their_classes() {
         numbers(&table, "train_evaluated_loss")
     );
     numbers(&table, "train_accuracy");
+
+    // The model reads 32 × 32, in patches of 8.
+    let file = "model/preprocessor_config.json";
+    bench.write(
+        file,
+        r#"{"feature_extractor_type": "DeiTFeatureExtractor", "size": 30, "crop_size": 24}"#,
+    );
+    let output = bench.command("images", &["--seeds", "1"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let summary = bench.folder.path().join("runs/images-lora-r2-s1/run.json");
+    let summary = fs::read_to_string(summary).unwrap();
+    assert!(
+        summary.contains("images of 24 × 24 pixels: the model's positions, learned for 32 × 32"),
+        "{summary}"
+    );
+    bench.write(file, r#"{"size": 30}"#);
+    let output = bench.command("images", &["--seeds", "2"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message
+            .contains("preprocessor_config.json: key size: expected sides that are multiples of"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::module::{Declaration, ModuleId, Modules};
 pub(crate) use config::ModelConfig;
 pub(crate) use known::{KNOWN, known};
 pub(crate) use loading::Loaded;
+pub(crate) use patches::PatchEmbedding;
 
 /// What a model is asked for: which head it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +130,14 @@ impl Architecture {
             Self::Deberta(deberta) => deberta.positions(),
             Self::Gpt2(gpt2) => Some(gpt2.positions()),
             Self::Vit(_) | Self::SmallVit(_) => None,
+        }
+    }
+
+    /// What makes sequences of images, if it reads them.
+    pub fn patches(&self) -> Option<&PatchEmbedding> {
+        match self {
+            Self::Vit(vision) | Self::SmallVit(vision) => Some(&vision.embedding),
+            Self::Bert(_) | Self::Deberta(_) | Self::Gpt2(_) => None,
         }
     }
 

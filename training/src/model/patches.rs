@@ -11,9 +11,9 @@ use crate::module::{Declaration, ModuleId};
 #[derive(Debug, Clone)]
 pub(crate) struct PatchEmbedding {
     /// Height and width of a patch.
-    patch: usize,
+    pub patch: usize,
     /// Patches along a side of the images that the positions were learned for.
-    side: usize,
+    pub side: usize,
     pub project: ModuleId,
     class_token: ModuleId,
     positions: ModuleId,

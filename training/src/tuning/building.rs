@@ -1,5 +1,7 @@
 //! The building of a run: data, model, method and optimiser from a configuration.
 
+use std::path::Path;
+
 use candle_core::{DType, Device};
 
 use super::beginning::Beginning;
@@ -13,7 +15,7 @@ use super::trainer::Trainer;
 use super::{Prepared, Tuned};
 use crate::Error;
 use crate::engine::optimizer::Rule;
-use crate::model::Loaded;
+use crate::model::{Loaded, PatchEmbedding};
 
 impl<'a> Run<'a> {
     pub fn new(
@@ -40,6 +42,9 @@ impl<'a> Run<'a> {
         }
         if let Some(limit) = loaded.architecture.positions() {
             check_lengths(config, &data, limit)?;
+        }
+        if let Some(patches) = loaded.architecture.patches() {
+            notes.extend(check_images(&data.train, patches, &sources.model)?);
         }
         let mut adapter = None;
         let tuned = match &config.model.adapter {
@@ -123,6 +128,33 @@ fn check_lengths(config: &TuneConfig, data: &TuneData, limit: usize) -> Result<(
         return Err(too_long(longest, limit));
     }
     Ok(())
+}
+
+/// Whether images can be cut into the model's patches, and what is to be said of their size.
+fn check_images(
+    images: &Source,
+    patches: &PatchEmbedding,
+    model: &Path,
+) -> Result<Option<String>, Error> {
+    let Source::Images { processor, .. } = images else {
+        return Ok(None);
+    };
+    let (patch, width, height) = (patches.patch, processor.width, processor.height);
+    if !(width.is_multiple_of(patch) && height.is_multiple_of(patch)) {
+        return Err(Error::Setting {
+            origin: model.join("preprocessor_config.json").display().to_string(),
+            key: "size".to_owned(),
+            expected: format!("sides that are multiples of the model's patches of {patch}"),
+            found: format!("{width} × {height}"),
+        });
+    }
+    let side = patch * patches.side;
+    Ok(((width, height) != (side, side)).then(|| {
+        format!(
+            "images of {width} × {height} pixels: the model's positions, learned for {side} × {side}, \
+             are interpolated"
+        )
+    }))
 }
 
 fn too_long(found: usize, limit: usize) -> Error {
