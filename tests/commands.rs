@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -591,4 +592,66 @@ fn every_command_has_help_with_an_example_and_there_are_completions() {
             .unwrap()
             .contains("reproduce")
     );
+}
+
+/// A closed pipe is no error, as for `| head`; a full device is one.
+#[test]
+fn a_standard_output_that_fails_ends_the_command_without_a_panic() {
+    let ended = |arguments: &[&str], stdout: Stdio| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_rankwise"))
+            .args(arguments)
+            .stdout(stdout)
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), message)
+    };
+    let full = Path::new("/dev/full");
+    for arguments in [
+        &["params", "--model", "gpt2"][..],
+        &["verify", "--counterexample", "--json"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = ended(arguments, writer.into());
+        assert_eq!(closed, (Some(0), String::new()), "{arguments:?}");
+        if cfg!(unix) && full.exists() {
+            let device = fs::OpenOptions::new().write(true).open(full).unwrap();
+            let (code, message) = ended(arguments, device.into());
+            assert_eq!(code, Some(2), "{arguments:?}: {message}");
+            assert_eq!(
+                message,
+                "error: standard output: write failed: No space left on device (os error 28)\n",
+                "{arguments:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_number_of_classes_that_no_head_has_is_refused() {
+    let params = |classes: &str| {
+        rankwise(&["params", "--model", "gpt2", "--classes", classes])
+            .output()
+            .unwrap()
+    };
+    for classes in [
+        "0",
+        "1000001",
+        "18446744073709551615",
+        "18446744073709551616",
+    ] {
+        let output = params(classes);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{classes}: {message}");
+        assert!(
+            message.contains(classes) && message.contains("--classes"),
+            "{message}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+    for classes in ["1", "1000000"] {
+        assert_eq!(params(classes).status.code(), Some(0), "{classes}");
+    }
 }

@@ -17,6 +17,7 @@ use super::Outcome;
 use super::output::{keep, print_json};
 use crate::cli::{Common, named};
 use crate::progress;
+use crate::stdout::outln;
 
 /// Adapters of which the modules are printed; of more, one line each.
 const PRINTED: usize = 3;
@@ -189,22 +190,24 @@ fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) ->
 
 fn print(audit: &Audit, link: Option<&RankLink>) {
     if audit.adapters.len() > PRINTED {
-        println!("{}\n", overview_text(audit));
+        outln!("{}\n", overview_text(audit));
     } else {
         for adapter in &audit.adapters {
-            println!("{}", audit_text(adapter));
+            outln!("{}", audit_text(adapter));
         }
     }
     for refused in &audit.refused {
-        println!(
+        outln!(
             "refused {} in {}: {}",
-            refused.name, refused.path, refused.reason
+            refused.name,
+            refused.path,
+            refused.reason
         );
     }
     if let Some(link) = link {
-        println!("\n{}\n", text_table(&rank_link_cells(link)));
+        outln!("\n{}\n", text_table(&rank_link_cells(link)));
         for sentence in link_sentences(link) {
-            println!("- {sentence}");
+            outln!("- {sentence}");
         }
     }
 }

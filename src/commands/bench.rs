@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{Outcome, bench_device, bench_train};
 use crate::cli::{BenchName, BenchOptions, Common};
+use crate::stdout::outln;
 
 /// Times the hot paths here, and a peer's beside them.
 pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
@@ -112,11 +113,12 @@ fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
         }
     }
     let torch = peer.torch.as_deref().unwrap_or("not installed");
-    println!("{}", text_table(&(header, rows)));
-    println!(
+    outln!("{}", text_table(&(header, rows)));
+    outln!(
         "\nNumPy {}, PyTorch {torch}, rankwise; {threads} threads each, medians of {}; ratios to the \
          faster of the same precision.",
-        peer.numpy, options.repeats
+        peer.numpy,
+        options.repeats
     );
     Ok(Outcome::Done)
 }
@@ -200,7 +202,7 @@ fn theorem(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             format!("{:.2}", 1e9 * r.seconds / work),
         ]
     });
-    println!("{}", text_table(&(header, rows.collect())));
+    outln!("{}", text_table(&(header, rows.collect())));
     if let Some(out) = &common.out {
         create_folder(out)?;
         write_figure(&scaling_chart(&records)?, out, "scaling")?;

@@ -4,6 +4,7 @@ use rankwise_training::{DeviceAgreement, DeviceName, compare_devices};
 
 use super::Outcome;
 use crate::cli::{BenchOptions, Common};
+use crate::stdout::outln;
 
 /// Whether a device computes what the CPU does: small models of every family, float32 and bfloat16.
 pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
@@ -11,7 +12,7 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
     let all = compare_devices(device)?;
     let is_within = all.iter().all(|one| one.is_within);
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        outln!("{}", serde_json::to_string_pretty(&all)?);
     } else if !common.quiet {
         let header = vec![
             "model", "method", "type", "logits", "loss", "gradient", "ms", "within",
@@ -28,8 +29,8 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
                 if one.is_within { "yes" } else { "NO" }.to_owned(),
             ]
         };
-        println!("{}", text_table(&(header, all.iter().map(row).collect())));
-        println!(
+        outln!("{}", text_table(&(header, all.iter().map(row).collect())));
+        outln!(
             "\n{device} beside the CPU's float32: relative distances of logits and gradient, absolute \
              of the loss; within {:.0e} (f32) and {:.0e} (bf16).",
             DeviceAgreement::F32,

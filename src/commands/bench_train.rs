@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Outcome;
 use crate::cli::{BenchOptions, Common};
+use crate::stdout::outln;
 
 /// MiniLM's shape (all-MiniLM-L6-v2), without dropout.
 const CONFIG: &str = r#"{"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6,
@@ -106,11 +107,14 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             format!("{:.4} (of our epoch)", epoch.rank_seconds / epoch.seconds),
         ]);
     }
-    println!("{}", text_table(&(header, rows)));
-    println!(
+    outln!("{}", text_table(&(header, rows)));
+    outln!(
         "\n{SEQUENCES} sequences of {TOKENS} tokens, MiniLM's shape, r = 8 on all linear layers; \
          PyTorch {}, PEFT {}, transformers {}; {threads} threads each, medians of {} steps.",
-        peer.torch, peer.peft, peer.transformers, options.repeats
+        peer.torch,
+        peer.peft,
+        peer.transformers,
+        options.repeats
     );
     Ok(Outcome::Done)
 }

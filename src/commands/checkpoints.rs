@@ -10,6 +10,7 @@ use super::Outcome;
 use super::output::show;
 use crate::cli::Common;
 use crate::progress;
+use crate::stdout::outln;
 
 /// The theorem's e_i on real weights: W̄ after training, W before.
 pub fn run(
@@ -43,9 +44,9 @@ pub fn run(
         })?;
     }
     if !common.json && !common.quiet {
-        println!();
+        outln!();
         for finding in pair_findings(&audit) {
-            println!("- {finding}");
+            outln!("- {finding}");
         }
     }
     Ok(Outcome::Done)

@@ -16,6 +16,7 @@ use super::Outcome;
 use super::output::keep;
 use crate::cli::Common;
 use crate::progress;
+use crate::stdout::outln;
 
 /// Examples for the end of the help.
 pub const EXAMPLES: &str = "Examples:\n  rankwise compare first/ second/\n  \
@@ -99,7 +100,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
         write(&comparison, options.over_time, out)?;
     }
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        outln!("{}", serde_json::to_string_pretty(&report)?);
     } else if !common.quiet {
         print(&report, options.over_time);
     }
@@ -154,20 +155,20 @@ fn write(comparison: &Comparison, over_time: bool, out: &Path) -> Result<()> {
 fn print(report: &ComparisonReport<'_>, over_time: bool) {
     let comparison = report.comparison;
     if over_time {
-        println!("{}\n", text_table(&course_cells(comparison)));
-        println!(
+        outln!("{}\n", text_table(&course_cells(comparison)));
+        outln!(
             "Means over modules; prev and last: to the checkpoint before and to the last one;\n\
              φ at {} directions, of the outputs' and the inputs' side.\n",
             comparison.rank
         );
     } else if comparison.adapters.len() == 2 {
-        println!("{}\n", text_table(&list_cells(comparison)));
-        println!(
+        outln!("{}\n", text_table(&list_cells(comparison)));
+        outln!(
             "{}\n\n{PAIR_LEGEND}\n",
             text_table(&pair_module_cells(comparison))
         );
     } else {
-        println!("{}\n", text_table(&list_cells(comparison)));
+        outln!("{}\n", text_table(&list_cells(comparison)));
         for (likeness, title) in [
             (Likeness::PhiLeft, "φ, outputs' side"),
             (Likeness::PhiRight, "φ, inputs' side"),
@@ -178,10 +179,10 @@ fn print(report: &ComparisonReport<'_>, over_time: bool) {
             ),
         ] {
             if let Some(cells) = likeness_cells(comparison, likeness) {
-                println!("{title}\n{}\n", text_table(&cells));
+                outln!("{title}\n{}\n", text_table(&cells));
             }
         }
-        println!(
+        outln!(
             "Means over shared modules; φ at {} directions.\n",
             comparison.rank
         );
@@ -191,19 +192,21 @@ fn print(report: &ComparisonReport<'_>, over_time: bool) {
         .iter()
         .any(|update| update.against_weight.is_some())
     {
-        println!("{}\n", text_table(&intruder_cells(comparison)));
-        println!(
+        outln!("{}\n", text_table(&intruder_cells(comparison)));
+        outln!(
             "own, W's, random: ‖ΔW‖ over the weight's projection on ΔW's first directions, on its \
              own\nand on random ones.\n"
         );
     }
     for finding in &report.findings {
-        println!("- {finding}");
+        outln!("- {finding}");
     }
     for refused in &comparison.refused {
-        println!(
+        outln!(
             "refused {} in {}: {}",
-            refused.name, refused.path, refused.reason
+            refused.name,
+            refused.path,
+            refused.reason
         );
     }
 }

@@ -8,6 +8,7 @@ use rankwise_paper::{Cells, text_table};
 use super::Outcome;
 use super::resize::{DtypeName, error, share};
 use crate::cli::Common;
+use crate::stdout::outln;
 
 /// The most tensors that are printed one by one.
 const MAX_LINES: usize = 40;
@@ -63,7 +64,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
         },
     )?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&extracted)?);
+        outln!("{}", serde_json::to_string_pretty(&extracted)?);
     } else if !common.quiet {
         print(&extracted);
     }
@@ -99,12 +100,14 @@ fn cells(extracted: &Extracted) -> Cells {
 }
 
 fn print(extracted: &Extracted) {
-    println!(
+    outln!(
         "{} to {}, {}\n",
-        extracted.base, extracted.tuned, extracted.rule
+        extracted.base,
+        extracted.tuned,
+        extracted.rule
     );
-    println!("{}\n", text_table(&cells(extracted)));
-    println!(
+    outln!("{}\n", text_table(&cells(extracted)));
+    outln!(
         "- {} modules, {} numbers; relative error of all changes together {}, as written {}.",
         extracted.modules.len(),
         extracted.parameters,
@@ -112,13 +115,13 @@ fn print(extracted: &Extracted) {
         error(extracted.written.relative)
     );
     if !extracted.whole.is_empty() {
-        println!("- Taken over as a whole: {}.", extracted.whole.join(", "));
+        outln!("- Taken over as a whole: {}.", extracted.whole.join(", "));
     }
     for other in extracted.not_covered.iter().take(MAX_LINES) {
-        println!("- Not covered: {}: {}.", other.name, other.reason);
+        outln!("- Not covered: {}: {}.", other.name, other.reason);
     }
     let hidden = extracted.not_covered.len().saturating_sub(MAX_LINES);
     if hidden > 0 {
-        println!("- Not covered: {hidden} others; --json lists them.");
+        outln!("- Not covered: {hidden} others; --json lists them.");
     }
 }

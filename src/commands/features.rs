@@ -7,6 +7,7 @@ use rankwise_training::{DeviceName, Precision, SentenceEncoder};
 use super::Outcome;
 use crate::cli::{Common, FeaturesOptions};
 use crate::progress;
+use crate::stdout::outln;
 
 /// Encodes the texts of a train and a test table and writes their features.
 pub fn run(options: &FeaturesOptions, common: &Common) -> Result<Outcome> {
@@ -69,9 +70,9 @@ pub fn run(options: &FeaturesOptions, common: &Common) -> Result<Outcome> {
             "width": set.train().width(),
             "classes": set.classes().len(),
         });
-        println!("{summary:#}");
+        outln!("{summary:#}");
     } else if !common.quiet {
-        println!(
+        outln!(
             "{}: {} train and {} test rows of {} features, {} classes, sha256 {}",
             out.display(),
             set.train().rows(),

@@ -8,6 +8,7 @@ use rankwise_paper::{Cells, text_table};
 use super::Outcome;
 use crate::cli::Common;
 use crate::progress;
+use crate::stdout::outln;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -66,7 +67,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     bar.finish_and_clear();
     let merged = merged?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&merged)?);
+        outln!("{}", serde_json::to_string_pretty(&merged)?);
     } else if !common.quiet {
         print(&merged);
     }
@@ -115,21 +116,23 @@ fn cells(merged: &Merged) -> Cells {
 }
 
 fn print(merged: &Merged) {
-    println!(
+    outln!(
         "{} ({}) into {}\n",
-        merged.adapter, merged.format, merged.base
+        merged.adapter,
+        merged.format,
+        merged.base
     );
-    println!("{}\n", text_table(&cells(merged)));
-    println!(
+    outln!("{}\n", text_table(&cells(merged)));
+    outln!(
         "- {} tensors changed or added, {} copied byte for byte; {}.",
         merged.tensors.len(),
         merged.copied,
         merged.files.join(", ")
     );
     if !merged.companions.is_empty() {
-        println!("- Beside them: {}.", merged.companions.join(", "));
+        outln!("- Beside them: {}.", merged.companions.join(", "));
     }
     for note in &merged.notes {
-        println!("- Note: {note}.");
+        outln!("- Note: {note}.");
     }
 }

@@ -18,10 +18,13 @@ mod tune;
 mod tuned;
 mod verify;
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::CommandFactory;
 
 use crate::cli::{Arguments, Command};
+use crate::stdout::Stdout;
 
 /// How a command that ran to its end ended.
 pub enum Outcome {
@@ -57,7 +60,8 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::ReadTable(options) => read_table::run(options),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(*shell, &mut command, "rankwise", &mut std::io::stdout());
+            clap_complete::generate(*shell, &mut command, "rankwise", &mut Stdout);
+            Stdout.flush()?;
             Ok(Outcome::Done)
         }
     }

@@ -6,6 +6,7 @@ use rankwise_paper::{Cells, text_table};
 use serde::Serialize;
 
 use crate::cli::Common;
+use crate::stdout::{Stdout, outln};
 
 /// Prints records as a table or as JSON, and keeps the JSON.
 pub fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common) -> Result<()> {
@@ -13,7 +14,7 @@ pub fn show(records: &impl Serialize, cells: &Cells, name: &str, common: &Common
     if common.json {
         print_json(records)?;
     } else if !common.quiet {
-        println!("{}", text_table(cells));
+        outln!("{}", text_table(cells));
     }
     Ok(())
 }
@@ -31,7 +32,7 @@ pub fn keep(records: &impl Serialize, name: &str, common: &Common) -> Result<()>
 
 /// Prints records as JSON, piece by piece: those of a thousand adapters are long.
 pub fn print_json(records: &impl Serialize) -> Result<()> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(Stdout);
     serde_json::to_writer_pretty(&mut out, records)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)

@@ -1,11 +1,13 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use rankwise_paper::text_columns;
 use rankwise_training::{KindCount, MethodTable, ParameterCount, count_parameters};
 use serde::Serialize;
 
 use super::Outcome;
 use crate::cli::Common;
+use crate::stdout::outln;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -27,7 +29,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub train_also: Vec<String>,
     /// Outputs of the head.
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = classes())]
     pub classes: usize,
     /// Count every union of kinds of linear layers as well.
     #[arg(long)]
@@ -74,6 +76,9 @@ struct Report {
 /// More kinds than that have too many unions to read.
 const MOST_KINDS: usize = 8;
 
+/// More classes than that no head has; their products with a width must not overflow.
+const MOST_CLASSES: u64 = 1_000_000;
+
 /// Counts a method's parameters.
 pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     let mut counts = Vec::new();
@@ -94,7 +99,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
         found,
     };
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        outln!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print(&report, &options.rank);
     }
@@ -213,10 +218,11 @@ fn print(report: &Report, ranks: &[usize]) {
         rows.push(row);
     }
     let header = heading(&["kind", "modules", "in x out"]);
-    println!("{}", text_columns(&header, &rows));
-    println!(
+    outln!("{}", text_columns(&header, &rows));
+    outln!(
         "\n{} has {} numbers with its head.",
-        report.model, first.count.model
+        report.model,
+        first.count.model
     );
     if !report.sets.is_empty() {
         let rows = report.sets.iter().map(|set| {
@@ -230,11 +236,15 @@ fn print(report: &Report, ranks: &[usize]) {
         });
         let rows: Vec<_> = rows.collect();
         let header = heading(&["linear layers of the blocks", "a unit of R"]);
-        println!("\n{}", text_columns(&header, &rows));
+        outln!("\n{}", text_columns(&header, &rows));
     }
     for sentence in &report.found {
-        println!("\n{sentence}");
+        outln!("\n{sentence}");
     }
+}
+
+fn classes() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST_CLASSES)
 }
 
 /// `R:COUNT`, the count perhaps in thousands (K) or millions (M).

@@ -4,6 +4,7 @@
 //! process. So such a file is read by a child: this program with the hidden command `read-table`,
 //! which writes the table as JSON; if it dies, that is an error like any other.
 
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,7 @@ use rankwise_data::{Column, ColumnKind, Table};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
+use crate::stdout::Stdout;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -52,7 +54,9 @@ pub fn run(options: &Options) -> Result<Outcome> {
         };
         columns.push((name, cells));
     }
-    serde_json::to_writer(std::io::stdout().lock(), &columns)?;
+    let mut out = BufWriter::new(Stdout);
+    serde_json::to_writer(&mut out, &columns)?;
+    out.flush()?;
     Ok(Outcome::Done)
 }
 

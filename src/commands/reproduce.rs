@@ -8,6 +8,7 @@ use rankwise_paper::{
 use super::Outcome;
 use crate::cli::{Common, ReproduceOptions};
 use crate::progress;
+use crate::stdout::outln;
 
 /// Everything once, on embedded data.
 pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
@@ -21,7 +22,7 @@ pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
         out.display()
     );
     if !common.quiet && !common.json {
-        println!("{command}\nresults go to {}", out.display());
+        outln!("{command}\nresults go to {}", out.display());
     }
     let bar = progress::bar(0, "steps", common.quiet);
     let report = reproduce_quick(&out, seed, command, |stage| {
@@ -39,16 +40,16 @@ pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
     })?;
     bar.finish_and_clear();
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        outln!("{}", serde_json::to_string_pretty(&report)?);
     } else if !common.quiet {
-        println!(
+        outln!(
             "\n{}\n",
             text_table(&comparison_cells(&report.comparison.end))
         );
         for finding in &report.findings {
-            println!("- {finding}");
+            outln!("- {finding}");
         }
-        println!("\nreport: {}", out.join("report.html").display());
+        outln!("\nreport: {}", out.join("report.html").display());
     }
     Ok(match report.theory.iter().any(violates_a_proved_bound) {
         true => Outcome::CheckFailed,

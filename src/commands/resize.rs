@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Outcome;
 use crate::cli::Common;
+use crate::stdout::outln;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("rule").required(true))]
@@ -97,7 +98,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
         },
     )?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&resized)?);
+        outln!("{}", serde_json::to_string_pretty(&resized)?);
     } else if !common.quiet {
         print(&resized);
     }
@@ -169,10 +170,10 @@ fn cells(resized: &Resized) -> Cells {
 }
 
 fn print(resized: &Resized) {
-    println!("{} ({}), {}\n", resized.path, resized.format, resized.rule);
-    println!("{}\n", text_table(&cells(resized)));
+    outln!("{} ({}), {}\n", resized.path, resized.format, resized.rule);
+    outln!("{}\n", text_table(&cells(resized)));
     let totals = &resized.totals;
-    println!(
+    outln!(
         "- Mean rank {:.2} to {:.2}; {} to {} numbers, {} to {} bytes.",
         totals.old_rank,
         totals.new_rank,
@@ -181,16 +182,16 @@ fn print(resized: &Resized) {
         totals.old_bytes,
         totals.new_bytes
     );
-    println!(
+    outln!(
         "- Relative error of all updates together {}, as written {}.",
         error(totals.error.relative),
         error(totals.written.relative)
     );
     for note in &resized.notes {
-        println!("- {note}.");
+        outln!("- {note}.");
     }
     for other in &resized.untouched {
-        println!("- Copied as it was: {}: {}.", other.name, other.reason);
+        outln!("- Copied as it was: {}: {}.", other.name, other.reason);
     }
 }
 

@@ -9,6 +9,7 @@ use rankwise_paper::{
 
 use super::{Outcome, tuned};
 use crate::cli::{Common, FigureName, FigureOptions, TableName, TableOptions};
+use crate::stdout::outln;
 
 /// Draws a figure from recorded runs.
 pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
@@ -32,7 +33,7 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
     for (name, figure) in figures {
         for path in write_figure(&figure, out, &name)? {
             if !common.quiet {
-                println!("{}", path.display());
+                outln!("{}", path.display());
             }
         }
     }
@@ -89,9 +90,9 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
                     .collect()
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows).context("table")?);
+        outln!("{}", serde_json::to_string_pretty(&rows).context("table")?);
     } else {
-        println!("{}", text_table(&cells));
+        outln!("{}", text_table(&cells));
     }
     Ok(Outcome::Done)
 }

@@ -6,6 +6,7 @@ use rankwise_training::RunConfig;
 use super::{Outcome, tune};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
+use crate::stdout::{out, outln};
 
 /// Trains one run for every combination of the methods, ranks and seeds given.
 pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
@@ -15,7 +16,7 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     let configs = configurations(options, common)?;
     if options.dump_config {
         for config in &configs {
-            print!("{}", config.to_toml());
+            out!("{}", config.to_toml());
         }
         return Ok(Outcome::Done);
     }
@@ -24,9 +25,9 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     };
     let results = train_with_progress(&configs, out, common)?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        outln!("{}", serde_json::to_string_pretty(&results)?);
     } else if !common.quiet {
-        println!("{}", text_table(&run_cells(&results)));
+        outln!("{}", text_table(&run_cells(&results)));
     }
     Ok(Outcome::Done)
 }

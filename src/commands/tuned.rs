@@ -15,6 +15,7 @@ use super::Outcome;
 use super::audit::head;
 use super::output::{keep, print_json};
 use crate::cli::{Common, TableOptions};
+use crate::stdout::outln;
 
 /// The name of the page.
 pub const PAGE: &str = "runs.html";
@@ -33,17 +34,17 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
     if common.json {
         print_json(&report)?;
     } else if !common.quiet {
-        println!("{}\n", text_table(&tuning_cells(&report.runs)));
-        println!("{}\n", text_table(&tuning_summary_cells(&report.summary)));
-        println!("{}\n", text_table(&tuning_rank_cells(&report.summary)));
-        println!(
+        outln!("{}\n", text_table(&tuning_cells(&report.runs)));
+        outln!("{}\n", text_table(&tuning_summary_cells(&report.summary)));
+        outln!("{}\n", text_table(&tuning_rank_cells(&report.summary)));
+        outln!(
             "Mean ± standard error over n seeds, after the last epoch; ranks of ΔW, mean over modules.\n"
         );
         for finding in &report.findings {
-            println!("- {finding}");
+            outln!("- {finding}");
         }
         for left in &report.left_out {
-            println!("left out {}", left.told());
+            outln!("left out {}", left.told());
         }
     }
     Ok(Outcome::Done)
@@ -73,16 +74,16 @@ pub fn peer(options: &TableOptions, common: &Common) -> Result<Outcome> {
     if common.json {
         print_json(&comparison)?;
     } else if !common.quiet {
-        println!("{}\n", text_table(&peer_cells(&comparison)));
-        println!(
+        outln!("{}\n", text_table(&peer_cells(&comparison)));
+        outln!(
             "Mean ± standard error (s.e.) over n seeds, after the last epoch; difference: ours less the \
              peer's.\n"
         );
         for line in peer_findings(&comparison).iter().chain(&comparison.notes) {
-            println!("- {line}");
+            outln!("- {line}");
         }
         for left in &comparison.left_out {
-            println!("left out {}", left.told());
+            outln!("left out {}", left.told());
         }
     }
     Ok(Outcome::Done)

@@ -17,6 +17,7 @@ use super::Outcome;
 use super::output::{keep, show};
 use crate::cli::{Common, GridOptions, VerifyOptions};
 use crate::progress;
+use crate::stdout::outln;
 
 /// The most groups of one shape and rank that are printed one by one.
 const MAX_ROWS: usize = 80;
@@ -59,16 +60,16 @@ fn grid(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
         write_figure(&ratio_chart(&shown)?, out, "ratios")?;
     }
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&records)?);
+        outln!("{}", serde_json::to_string_pretty(&records)?);
     } else if !common.quiet {
         let every = theory_cells(&records);
         let cells = match every.1.len() <= MAX_ROWS {
             true => every,
             false => theory_summary_cells(&records),
         };
-        println!("{}\n", text_table(&cells));
+        outln!("{}\n", text_table(&cells));
         for finding in theory_findings(&records) {
-            println!("- {finding}");
+            outln!("- {finding}");
         }
     }
     let mut holds = !records.iter().any(violates_a_proved_bound);
@@ -81,7 +82,7 @@ fn grid(options: &VerifyOptions, common: &Common) -> Result<Outcome> {
             largest = largest.max(difference);
         }
         if !common.quiet && !common.json {
-            println!(
+            outln!(
                 "- Second opinion on every spectrum: the largest difference is {largest:.1e} of \
                  its largest singular value (tolerance {ORACLE:.0e})."
             );
@@ -151,7 +152,7 @@ fn cases(file: &Path, oracle: bool, common: &Common) -> Result<Outcome> {
         let violated = report.violated;
         holds &= !violated.is_some_and(|v| v.corrected || v.spectral || v.tail);
         if !common.quiet {
-            println!("{}", serde_json::to_string(&report)?);
+            outln!("{}", serde_json::to_string(&report)?);
         }
         reports.push(report);
     }
@@ -172,7 +173,7 @@ fn counterexample(common: &Common) -> Result<Outcome> {
         common,
     )?;
     if !common.json && !common.quiet {
-        println!(
+        outln!(
             "\nWhere every adapter's error is at least more than Eq. 8 as printed allows, no choice \
              of adapters and biases satisfies it; the corrected bound holds throughout."
         );
@@ -191,9 +192,11 @@ fn random(count: usize, common: &Common) -> Result<Outcome> {
     bar.finish_and_clear();
     show(&summary, &random_cells(&summary), "random", common)?;
     if !common.json && !common.quiet {
-        println!(
+        outln!(
             "\n{} configurations from seed {}; {} met a singular product and have no construction.",
-            summary.configurations, summary.seed, summary.singular
+            summary.configurations,
+            summary.seed,
+            summary.singular
         );
     }
     Ok(outcome(!summary.violates_a_proved_bound()))
@@ -220,7 +223,7 @@ fn transformer(common: &Common) -> Result<Outcome> {
     }
     let findings = transformer_findings(&records);
     if !common.json && !common.quiet {
-        println!("\n- {findings}");
+        outln!("\n- {findings}");
     }
     // What the products lost to rounding may grow through the blocks, but not to a visible error.
     const EXACT: f64 = 1e-6;
@@ -244,9 +247,9 @@ fn descent(common: &Common) -> Result<Outcome> {
         write_figure(&descent_chart(&records)?, out, "descent")?;
     }
     if !common.json && !common.quiet {
-        println!();
+        outln!();
         for finding in descent_findings(&records) {
-            println!("- {finding}");
+            outln!("- {finding}");
         }
     }
     Ok(Outcome::Done)
