@@ -1,19 +1,21 @@
 //! Sentences computed from the numbers.
 
 use super::records::{TuningSetting, is_higher_better, metric_title};
-use super::rows::{TuningGroup, TuningRow, signed, told};
+use super::rows::{TuningGroup, TuningRow, decimals, signed, told};
+use super::settings::{Settings, beside_the_method};
 use crate::findings::clear_sign;
 use crate::records::Spread;
 
 /// What the runs show: the best method of every task, each method against LoRA of the same R over the
-/// same seeds, epochs after the best, and what a mean should not be trusted for.
+/// same seeds, epochs after the best, and what a mean should not be trusted for. A comparison names the
+/// settings beside the method in which its runs differ.
 pub fn tuning_findings(rows: &[TuningRow], groups: &[TuningGroup]) -> Vec<String> {
     let mut findings = Vec::new();
     let mut tasks: Vec<&str> = groups.iter().map(|group| &group.setting.task[..]).collect();
     tasks.dedup();
     for task in tasks {
         let own: Vec<&TuningGroup> = groups.iter().filter(|g| g.setting.task == task).collect();
-        findings.extend(ahead(task, &own));
+        findings.extend(ahead(task, &own, rows));
         for group in own {
             findings.extend(against_lora(group, rows));
         }
@@ -26,7 +28,7 @@ pub fn tuning_findings(rows: &[TuningRow], groups: &[TuningGroup]) -> Vec<String
 }
 
 /// Which method ends with the best mean; nothing where there is one.
-fn ahead(task: &str, groups: &[&TuningGroup]) -> Option<String> {
+fn ahead(task: &str, groups: &[&TuningGroup], rows: &[TuningRow]) -> Option<String> {
     let key = groups.iter().find_map(|group| group.metric.as_deref())?;
     let is_higher = is_higher_better(key);
     let mut ranked: Vec<(&TuningGroup, &Spread)> = groups
@@ -44,8 +46,13 @@ fn ahead(task: &str, groups: &[&TuningGroup]) -> Option<String> {
         format!("{} {}", group.setting.label(), told(Some(spread), 4))
     };
     let all = ranked.iter().map(said).collect::<Vec<_>>();
+    let own = rows.iter().filter(|row| row.setting.task == task);
+    let settings: Vec<&Settings> = own
+        .filter(|row| row.stop != "diverged" && row.last.is_some())
+        .map(|row| &row.settings)
+        .collect();
     Some(format!(
-        "{task}: {} at the end, best mean first: {}{}.",
+        "{task}: {} at the end, best mean first: {}{}{}.",
         metric_title(key),
         all.join(", "),
         if ranked.iter().all(|(_, spread)| spread.count > 1) {
@@ -53,6 +60,7 @@ fn ahead(task: &str, groups: &[&TuningGroup]) -> Option<String> {
         } else {
             ""
         },
+        also(beside_the_method(&settings)),
     ))
 }
 
@@ -101,12 +109,26 @@ fn against_lora(group: &TuningGroup, rows: &[TuningRow]) -> Option<String> {
         1 => ("1 seed".to_owned(), "; one seed has no standard error"),
         count => (format!("{count} seeds, differences of the same seed"), ""),
     };
+    let differing = pairs
+        .iter()
+        .flat_map(|(own, lora)| beside_the_method(&[&own.settings, &lora.settings]));
     Some(format!(
-        "{}: {} against LoRA of the same R ({seeds}), at the end: {}{ending}.",
+        "{}: {} against LoRA of the same R ({seeds}), at the end: {}{ending}{}.",
         setting.task,
         setting.label(),
         parts.join("; "),
+        also(differing.collect()),
     ))
+}
+
+/// What else may have made a difference between methods, for the end of its sentence.
+fn also(mut keys: Vec<String>) -> String {
+    keys.sort_unstable();
+    keys.dedup();
+    match keys.is_empty() {
+        true => String::new(),
+        false => format!("; they also differ in {}", keys.join(", ")),
+    }
 }
 
 /// A difference with its standard error, and whether it is one.
@@ -121,32 +143,34 @@ fn judged(difference: &Spread, digits: usize) -> String {
         _ => "not clearly different",
     };
     let error = difference.standard_error();
-    format!("{mean} ± {error:.digits$}, {verdict}")
+    format!("{mean} ± {}, {verdict}", decimals(error, digits))
 }
 
-/// In how many runs the last epoch is not the best.
+/// In how many runs an earlier epoch is better than the last; one that is as good is not.
 fn past_the_best(rows: &[TuningRow]) -> Option<String> {
-    let known: Vec<(usize, usize, f64)> = rows
+    let known: Vec<f64> = rows
         .iter()
         .filter(|row| row.stop != "diverged" && row.epochs > 1)
-        .filter_map(|row| {
-            let lost = (row.best? - row.last?).abs();
-            Some((row.best_epoch?, row.epochs, lost))
-        })
+        .filter_map(|row| Some((row.best? - row.last?).abs()))
         .collect();
     if known.is_empty() {
         return None;
     }
-    let before: Vec<_> = known.iter().filter(|(best, last, _)| best < last).collect();
-    let largest = before.iter().map(|(.., lost)| *lost).fold(0.0, f64::max);
-    Some(match before.len() {
+    let before = known.iter().filter(|lost| **lost > 0.0).count();
+    let largest = known.iter().copied().fold(0.0, f64::max);
+    // A difference that is there is no 0.0000.
+    let largest = match largest < 1e-4 {
+        true => format!("{largest:.1e}"),
+        false => decimals(largest, 4),
+    };
+    Some(match before {
         0 => format!(
-            "The last epoch is the best, by the deciding metric, in every run ({}).",
+            "No epoch is better than the last, by the deciding metric, in any run ({}).",
             known.len()
         ),
         count => format!(
             "In {count} of {} runs the deciding metric was best before the last epoch, by up to \
-             {largest:.4}; a best epoch is chosen by the set that it is judged on.",
+             {largest}; a best epoch is chosen by the set that it is judged on.",
             known.len()
         ),
     })

@@ -7,6 +7,7 @@ mod page;
 mod peer;
 mod records;
 mod rows;
+mod settings;
 mod tables;
 #[cfg(test)]
 mod tests;

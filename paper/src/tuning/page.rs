@@ -7,7 +7,7 @@ use rankwise_training::{Metric, ModuleRank};
 
 use super::figures::{tuning_curves, tuning_modules, tuning_ranks};
 use super::records::{TuningRun, TuningRuns, metric_title};
-use super::rows::{MEASURES, TuningGroup, TuningReport, TuningRow, told};
+use super::rows::{MEASURES, TuningGroup, TuningReport, TuningRow, decimals, told};
 use crate::audit::{glossary, layer};
 use crate::page::{
     Cell, CurveLabels, Group, Page, PageColumn, PageHead, Plain, Row, Span, html, places, text,
@@ -250,7 +250,7 @@ fn overview(rows: &[TuningRow]) -> Plain {
             whole(Some(row.epochs)),
         ];
         cells.extend(shown.iter().map(|(_, _, digits, of)| match of(row) {
-            Some(value) => Cell::Told(value, format!("{value:.digits$}")),
+            Some(value) => Cell::Told(value, decimals(value, *digits)),
             None => Cell::Number(None),
         }));
         cells.push(text(row.stop));
@@ -276,7 +276,7 @@ fn group(run: &TuningRun, row: &TuningRow) -> Group {
         s.platform,
     )];
     let metrics = row.metrics.iter().map(|(key, value)| match value {
-        Some(value) => format!("{} {value:.4}", metric_title(key)),
+        Some(value) => format!("{} {}", metric_title(key), decimals(*value, 4)),
         None => format!("{} not defined", metric_title(key)),
     });
     notes.push(format!(

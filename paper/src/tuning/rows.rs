@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use rankwise_training::{ModuleRank, TuneConfig, TuneRecord, TuneStop, TuneSummary};
+use rankwise_training::{ModuleRank, TuneRecord, TuneStop, TuneSummary};
 use serde::{Serialize, Serializer};
 
 use super::findings::tuning_findings;
 use super::records::{LeftOut, TuningRuns, TuningSetting, is_higher_better};
+use super::settings::{Settings, beside_the_seed, made_with};
 use crate::records::Spread;
 
 /// The end of a run.
@@ -52,6 +53,9 @@ pub struct TuningRow {
     pub seconds: f64,
     /// Every metric of the deciding set after the last epoch.
     pub metrics: BTreeMap<String, Option<f64>>,
+    /// What it was made with; nothing where only its summary is known.
+    #[serde(skip)]
+    pub(super) settings: Settings,
 }
 
 impl TuningRow {
@@ -87,6 +91,7 @@ impl TuningRow {
             metrics: deciding.map_or_else(BTreeMap::new, |scores| {
                 scores.metrics.iter().cloned().collect()
             }),
+            settings: Settings::new(),
         }
     }
 }
@@ -137,7 +142,8 @@ pub struct TuningGroup {
     pub diverged: usize,
     /// The deciding metric's key.
     pub metric: Option<String>,
-    /// Settings in which the runs differ beside the seed: then a mean is of unlike runs.
+    /// Settings in which the runs that count differ beside the seed, `model_sha256` and `data_sha256`
+    /// for their files: then a mean is of unlike runs.
     pub differing: Vec<String>,
     /// Mean and standard error over runs by name; absent where no run has the number.
     #[serde(serialize_with = "estimates")]
@@ -169,13 +175,15 @@ impl TuningReport {
     pub fn new(all: &TuningRuns) -> Self {
         let rows = all.runs.iter();
         let rows: Vec<_> = rows
-            .map(|run| TuningRow::new(&run.name, &run.summary))
+            .map(|run| TuningRow {
+                settings: made_with(&run.config, &run.summary),
+                ..TuningRow::new(&run.name, &run.summary)
+            })
             .collect();
         let mut summary = Vec::new();
-        for (setting, runs) in all.by_setting() {
+        for (setting, _) in all.by_setting() {
             let own: Vec<&TuningRow> = rows.iter().filter(|row| row.setting == *setting).collect();
-            let configs: Vec<&TuneConfig> = runs.iter().map(|run| &run.config).collect();
-            summary.push(group(setting, &own, differing(&configs)));
+            summary.push(group(setting, &own));
         }
         let findings = tuning_findings(&rows, &summary);
         Self {
@@ -187,7 +195,7 @@ impl TuningReport {
     }
 }
 
-fn group(setting: &TuningSetting, rows: &[&TuningRow], differing: Vec<String>) -> TuningGroup {
+fn group(setting: &TuningSetting, rows: &[&TuningRow]) -> TuningGroup {
     let whole: Vec<&&TuningRow> = rows.iter().filter(|row| row.stop != "diverged").collect();
     let mut measures = BTreeMap::new();
     for (name, _, _, value) in MEASURES {
@@ -196,58 +204,15 @@ fn group(setting: &TuningSetting, rows: &[&TuningRow], differing: Vec<String>) -
             measures.insert(name, Spread::of(values));
         }
     }
+    let settings: Vec<&Settings> = whole.iter().map(|row| &row.settings).collect();
     TuningGroup {
         setting: setting.clone(),
         seeds: whole.iter().map(|row| row.seed).collect(),
         diverged: rows.len() - whole.len(),
         metric: rows.iter().find_map(|row| row.metric.clone()),
-        differing,
+        differing: beside_the_seed(&settings),
         measures,
     }
-}
-
-/// Keys of the settings in which configurations differ, beside the seed and where files lie.
-fn differing(configs: &[&TuneConfig]) -> Vec<String> {
-    const PLACES: [&str; 5] = [
-        "seed",
-        "device",
-        "model.path",
-        "task.data",
-        "schedule.checkpoint_every",
-    ];
-    let tables: Vec<BTreeMap<String, String>> = configs.iter().map(|config| flat(config)).collect();
-    let mut keys: Vec<&String> = tables.iter().flat_map(BTreeMap::keys).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let Some((first, others)) = tables.split_first() else {
-        return Vec::new();
-    };
-    let differs = |key: &&String| {
-        others
-            .iter()
-            .any(|other| other.get(*key) != first.get(*key))
-    };
-    let keys = keys.into_iter().filter(|key| !PLACES.contains(&&key[..]));
-    keys.filter(differs).cloned().collect()
-}
-
-/// A configuration as `a.b` and value.
-fn flat(config: &TuneConfig) -> BTreeMap<String, String> {
-    fn add(into: &mut BTreeMap<String, String>, before: &str, table: toml::Table) {
-        for (key, value) in table {
-            match value {
-                toml::Value::Table(inner) => add(into, &format!("{before}{key}."), inner),
-                value => {
-                    into.insert(format!("{before}{key}"), value.to_string());
-                }
-            }
-        }
-    }
-    let mut entries = BTreeMap::new();
-    if let Ok(table) = config.to_toml().parse() {
-        add(&mut entries, "", table);
-    }
-    entries
 }
 
 /// A mean with its standard error, which one value does not have.
@@ -282,9 +247,23 @@ fn estimates<S: Serializer>(
     serializer.collect_map(own)
 }
 
+/// From here on a number is told by its power of ten, as losses of runs that go astray are.
+const LARGE: f64 = 1e6;
+
+/// A number to so many decimals, or `1.2073e31`.
+pub(crate) fn decimals(value: f64, digits: usize) -> String {
+    match value.abs() >= LARGE {
+        true => format!("{value:.4e}"),
+        false => format!("{value:.digits$}"),
+    }
+}
+
 /// A difference with its sign and a true minus; what rounds to zero has none.
 pub(crate) fn signed(value: f64, digits: usize) -> String {
-    let text = format!("{value:+.digits$}");
+    let text = match value.abs() >= LARGE {
+        true => format!("{value:+.4e}"),
+        false => format!("{value:+.digits$}"),
+    };
     match text[1..].bytes().all(|byte| matches!(byte, b'0' | b'.')) {
         true => text[1..].to_owned(),
         false => text.replace('-', "−"),
@@ -296,8 +275,12 @@ pub(crate) fn told(spread: Option<&Spread>, digits: usize) -> String {
     match spread {
         None => "–".to_owned(),
         Some(spread) => match standard_error(spread) {
-            None => format!("{:.digits$}", spread.mean),
-            Some(error) => format!("{:.digits$} ± {error:.digits$}", spread.mean),
+            None => decimals(spread.mean, digits),
+            Some(error) => format!(
+                "{} ± {}",
+                decimals(spread.mean, digits),
+                decimals(error, digits)
+            ),
         },
     }
 }

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use rankwise_data::{Column, Table};
 
-use super::rows::{MEASURES, Measure, TuningGroup, TuningRow, standard_error, told};
+use super::rows::{MEASURES, Measure, TuningGroup, TuningRow, decimals, standard_error, told};
 use crate::tables::Cells;
 
 fn number(value: Option<f64>, digits: usize) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+    value.map_or("–".to_owned(), |value| decimals(value, digits))
 }
 
 /// One row a run; the gap only where one is known.

@@ -10,6 +10,8 @@ use rankwise_training::{
 };
 
 use super::figures::{curve_panels, module_maps, rank_panels};
+use super::rows::{decimals, signed};
+use super::settings::{beside_the_method, made_with};
 use super::*;
 use crate::tables::text_table;
 
@@ -67,8 +69,8 @@ impl Made<'_> {
             task: self.task.to_owned(),
             seed: self.seed,
             config_sha256: String::new(),
-            data_sha256: Vec::new(),
-            model_sha256: Vec::new(),
+            data_sha256: hashes(["train.tsv", "dev.tsv"]),
+            model_sha256: hashes(["config.json", "model.safetensors"]),
             platform: "any".to_owned(),
             stop: TuneStop::Completed,
             steps: 20,
@@ -121,6 +123,12 @@ impl Made<'_> {
         let path = folder.join("epochs.parquet");
         table.unwrap().write_parquet(&path).unwrap();
     }
+}
+
+/// Files whose hashes are made of their own names.
+fn hashes(names: [&str; 2]) -> Vec<(String, String)> {
+    let hash = |name: &str| (name.to_owned(), format!("hash of {name}"));
+    names.map(hash).to_vec()
 }
 
 fn lora(seed: u64, accuracy: [f64; 2]) -> Made<'static> {
@@ -239,6 +247,158 @@ fn sentences_say_what_the_numbers_say() {
     assert!(has("differ in more than the seed"), "{findings:?}");
     assert!(has("optimizer.learning_rate."), "{findings:?}");
     assert!(has("seed 1 is there more than once"), "{findings:?}");
+}
+
+#[test]
+fn other_files_make_runs_unlike_and_other_places_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    lora(0, [0.5, 0.6]).write(folder.path());
+    let other = lora(1, [0.5, 0.8]);
+    let differing = |config: &TuneConfig, summary: &TuneSummary| {
+        other.write_as(&folder.path().join("other"), config, summary);
+        let report = TuningReport::new(&TuningRuns::read(folder.path()).unwrap());
+        let text = "differ in more than the seed";
+        let is_told = report.findings.iter().any(|one| one.contains(text));
+        let keys = report.summary[0].differing.clone();
+        assert_eq!(is_told, !keys.is_empty(), "{:?}", report.findings);
+        keys
+    };
+    // The same files elsewhere, by other names.
+    let (mut config, mut summary) = (other.config(), other.summary());
+    config.model.path = "./elsewhere/m".to_owned();
+    config.model.revision = Some("main".to_owned());
+    config.task.data = "elsewhere".into();
+    config.task.train = Some("elsewhere/first.tsv".into());
+    summary.data_sha256[0].0 = "first.tsv".to_owned();
+    assert_eq!(differing(&config, &summary), [""; 0]);
+    // Other files in the same place.
+    let (config, mut summary) = (other.config(), other.summary());
+    summary.data_sha256[1].1 = "another".to_owned();
+    assert_eq!(differing(&config, &summary), ["data_sha256"]);
+    summary.model_sha256[1].1 = "another".to_owned();
+    assert_eq!(
+        differing(&config, &summary),
+        ["data_sha256", "model_sha256"]
+    );
+    // An adapter to begin with is one more file of the model.
+    let mut summary = other.summary();
+    let adapter = ("adapter_model.safetensors".to_owned(), "its".to_owned());
+    summary.model_sha256.push(adapter);
+    assert_eq!(differing(&config, &summary), ["model_sha256"]);
+    let (mut config, summary) = (other.config(), other.summary());
+    config.task.limit = 100;
+    config.method.common.dropout = 0.1;
+    assert_eq!(
+        differing(&config, &summary),
+        ["method.dropout", "task.limit"]
+    );
+    // What diverged is in no mean.
+    let mut summary = other.summary();
+    summary.stop = TuneStop::Diverged {
+        step: 3,
+        module: "m.0".to_owned(),
+    };
+    assert_eq!(differing(&config, &summary), [""; 0]);
+}
+
+#[test]
+fn methods_that_differ_in_more_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    both(folder.path());
+    let other = rm_lora(1, [0.5, 0.7]);
+    let (mut config, mut summary) = (other.config(), other.summary());
+    config.schedule.epochs = 5;
+    config.method.common.alpha = Some(16.0);
+    summary.data_sha256[0].1 = "another".to_owned();
+    let path = folder.path().join("rte-rm-lora-s1");
+    other.write_as(&path, &config, &summary);
+    let findings = TuningReport::new(&TuningRuns::read(folder.path()).unwrap()).findings;
+    let keys = "data_sha256, method.alpha, schedule.epochs";
+    for finding in &findings[..2] {
+        let ending = format!("; they also differ in {keys}.");
+        assert!(finding.ends_with(&ending), "{finding}");
+    }
+    // What is a method's own does not count, what several methods share does.
+    let of = |method: &'static str, first: &str| {
+        let made = Made {
+            method,
+            ..lora(0, [0.5, 0.6])
+        };
+        let mut text = made.config().to_toml();
+        if !first.is_empty() {
+            let default = "initialisation = \"kaiming-uniform\"";
+            assert!(text.contains(default), "{text}");
+            text = text.replace(default, &format!("initialisation = \"{first}\""));
+        }
+        let config = TuneConfig::from_toml(&text, "test").unwrap();
+        made_with(&config, &made.summary())
+    };
+    let (plain, gaussian) = (of("lora", ""), of("lora", "gaussian"));
+    let methods = ["rs-lora", "rm-lora", "gm-lora", "full"].map(|method| of(method, ""));
+    let [rs, rm, gm, full] = &methods;
+    assert_eq!(beside_the_method(&[&plain, rs, rm, gm, full]), [""; 0]);
+    assert_eq!(
+        beside_the_method(&[&gaussian, rs]),
+        ["method.initialisation"]
+    );
+    assert_eq!(beside_the_method(&[&gaussian, rm]), [""; 0]);
+}
+
+#[test]
+fn a_last_epoch_as_good_as_the_best_is_not_past_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = || {
+        let findings = TuningReport::new(&TuningRuns::read(folder.path()).unwrap()).findings;
+        findings.last().unwrap().clone()
+    };
+    // The best epoch is the first of two that are the same.
+    lora(0, [0.6, 0.6]).write(folder.path());
+    lora(1, [0.5, 0.8]).write(folder.path());
+    assert_eq!(
+        told(),
+        "No epoch is better than the last, by the deciding metric, in any run (2)."
+    );
+    lora(2, [0.5 + 3e-5, 0.5]).write(folder.path());
+    let tiny = told();
+    assert!(
+        tiny.starts_with("In 1 of 3 runs") && tiny.contains("by up to 3.0e-5;"),
+        "{tiny}"
+    );
+}
+
+#[test]
+fn huge_numbers_are_told_by_their_power_of_ten() {
+    for (value, digits, expected) in [
+        (1.20727e31, 4, "1.2073e31"),
+        (-2.5e6, 2, "-2.5000e6"),
+        (1e6, 0, "1.0000e6"),
+        (999_999.0, 4, "999999.0000"),
+        (0.5, 4, "0.5000"),
+        (f64::INFINITY, 4, "inf"),
+    ] {
+        assert_eq!(decimals(value, digits), expected);
+    }
+    assert_eq!(signed(-2.5e6, 4), "−2.5000e6");
+    assert_eq!(signed(1.20727e31, 4), "+1.2073e31");
+    let folder = tempfile::tempdir().unwrap();
+    for (seed, loss) in [(0, 1e31), (1, 3e31)] {
+        let astray = Made {
+            train_loss: [0.8, loss],
+            ..lora(seed, [0.5, 0.6])
+        };
+        astray.write(folder.path());
+    }
+    let all = TuningRuns::read(folder.path()).unwrap();
+    let report = TuningReport::new(&all);
+    // The training loss.
+    let (_, runs) = tuning_cells(&report.runs);
+    assert_eq!(
+        (&runs[0][5][..], &runs[1][5][..]),
+        ("1.0000e31", "3.0000e31")
+    );
+    let (header, summary) = tuning_summary_cells(&report.summary);
+    let at = header.iter().position(|name| *name == "train loss");
+    assert_eq!(summary[0][at.unwrap()], "2.0000e31 ± 1.0000e31");
 }
 
 #[test]

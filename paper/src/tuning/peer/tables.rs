@@ -3,7 +3,7 @@ use rankwise_data::{Column, Table};
 
 use super::comparison::{PeerComparison, PeerRow};
 use crate::tables::Cells;
-use crate::tuning::rows::{signed, standard_error, told};
+use crate::tuning::rows::{decimals, signed, standard_error, told};
 
 /// One row a task, method and metric.
 pub fn peer_cells(comparison: &PeerComparison) -> Cells {
@@ -21,7 +21,7 @@ pub fn peer_cells(comparison: &PeerComparison) -> Cells {
         "verdict",
     ];
     let number = |value: Option<f64>, digits: usize| {
-        value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+        value.map_or("–".to_owned(), |value| decimals(value, digits))
     };
     let rows = comparison.rows.iter().map(|row| {
         vec![
