@@ -170,6 +170,7 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
 }
 
 /// SHA-256 of a file, or of a folder: of its files' relative paths and hashes in order, a line each.
+/// Links to folders, links to nothing and what is no file (pipes, devices) are passed over.
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be listed or read.
@@ -181,10 +182,16 @@ pub fn sha256_path(path: &Path) -> Result<String, Error> {
     let mut folders = vec![path.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder, "list"))? {
-            let found = entry.map_err(Error::io(&folder, "list"))?.path();
-            match found.is_dir() {
-                true => folders.push(found),
-                false => files.push(found),
+            let entry = entry.map_err(Error::io(&folder, "list"))?;
+            let found = entry.path();
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if found.is_dir() {
+                // A link may lead back to where it lies.
+                if !is_link {
+                    folders.push(found);
+                }
+            } else if found.is_file() {
+                files.push(found);
             }
         }
     }

@@ -41,6 +41,8 @@ struct Usual {
     is_square: bool,
     /// The sides of the middle, if it is taken.
     crop: Option<usize>,
+    /// Whether it is that of the name that was asked for.
+    is_known: bool,
     mean: [f64; 3],
     deviation: [f64; 3],
 }
@@ -54,28 +56,25 @@ impl Usual {
             size: square(224),
             is_square: true,
             crop: None,
+            is_known: named(name, "ViT"),
             mean: [0.5; 3],
             deviation: [0.5; 3],
         };
-        let names = |one: &str| {
-            let rest = name.strip_prefix(one);
-            rest.is_some_and(|rest| {
-                rest.starts_with("ImageProcessor") || rest.starts_with("FeatureExtractor")
-            })
-        };
-        if names("DeiT") {
+        if named(name, "DeiT") {
             Self {
                 filter: Filter::Bicubic,
                 size: square(256),
                 crop: Some(224),
+                is_known: true,
                 ..vit
             }
-        } else if names("CLIP") || names("Bit") {
+        } else if named(name, "CLIP") || named(name, "Bit") {
             Self {
                 filter: Filter::Bicubic,
                 size: ResizedTo::ShorterSide(224),
                 is_square: false,
                 crop: Some(224),
+                is_known: true,
                 mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
                 deviation: [0.268_629_54, 0.261_302_58, 0.275_777_11],
             }
@@ -83,6 +82,13 @@ impl Usual {
             vit
         }
     }
+}
+
+/// Whether a processor's name is that of `model`, of any version.
+fn named(name: &str, model: &str) -> bool {
+    name.strip_prefix(model).is_some_and(|rest| {
+        rest.starts_with("ImageProcessor") || rest.starts_with("FeatureExtractor")
+    })
 }
 
 fn square(side: usize) -> ResizedTo {
@@ -156,7 +162,17 @@ impl ImageProcessor {
             Error::format(path, format!("key {key}"), expected, found)
         };
         let name = file.image_processor_type.or(file.feature_extractor_type);
-        let usual = Usual::of(name.as_deref().unwrap_or_default());
+        let name = name.unwrap_or_default();
+        let usual = Usual::of(&name);
+        let says_all = file.resample.is_some()
+            && file.image_mean.is_some()
+            && file.image_std.is_some()
+            && file.size.as_ref().is_some_and(Value::is_object);
+        if !(name.is_empty() || usual.is_known || says_all) {
+            let expected = "a processor of ViT, DeiT, CLIP or Bit, or a file that says size \
+                            (height and width), resample, image_mean and image_std itself";
+            return Err(wrong("image_processor_type", expected, format!("{name:?}")));
+        }
         if let Some(share) = file.crop_pct.filter(|share| !share.is_null()) {
             return Err(wrong("crop_pct", "no such key", share.to_string()));
         }
@@ -295,6 +311,11 @@ mod tests {
             edge.contains("key crop_size: expected a height and a width"),
             "{edge}"
         );
+        let other = r#""image_processor_type": "BeitImageProcessor""#;
+        assert!(fault(&format!("{{{other}}}")).contains("key image_processor_type"));
+        let whole = r#""size": {"height": 8, "width": 8}, "resample": 2,
+            "image_mean": [0, 0, 0], "image_std": [1, 1, 1]"#;
+        assert!(parse(&format!("{{{other}, {whole}}}")).is_ok());
         assert!(fault(r#"{"crop_pct": 0.875}"#).contains("crop_pct"));
         assert!(fault(r#"{"do_pad": true}"#).contains("do_pad"));
         assert!(fault(r#"{"image_std": [0, 1, 1]}"#).contains("positive"));
