@@ -192,6 +192,17 @@ fn pictures_in_folders_of_their_classes() {
         summary.contains("images of 24 × 24 pixels: the model's positions, learned for 32 × 32"),
         "{summary}"
     );
+    // A class of the validation part that training does not have.
+    let part = bench.folder.path().join("data/validation");
+    fs::rename(part.join("black"), part.join("zebra")).unwrap();
+    let output = bench.command("images", &["--seeds", "3"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("validation/zebra: folder: expected"),
+        "{message}"
+    );
+    fs::rename(part.join("zebra"), part.join("black")).unwrap();
     bench.write(file, r#"{"size": 30}"#);
     let output = bench.command("images", &["--seeds", "2"]).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
@@ -199,6 +210,22 @@ fn pictures_in_folders_of_their_classes() {
     assert!(
         message
             .contains("preprocessor_config.json: key size: expected sides that are multiples of"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_model_that_reads_something_else_is_refused() {
+    let bench = Bench::new("roberta-cls");
+    for part in ["train", "validation"] {
+        bench.write(&format!("data/{part}/red/0.bmp"), bitmap(16, [200, 9, 9]));
+        bench.write(&format!("data/{part}/blue/0.bmp"), bitmap(16, [9, 9, 200]));
+    }
+    let output = bench.command("images", &[]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("config.json: key model_type: expected a model that reads images"),
         "{message}"
     );
 }

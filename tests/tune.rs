@@ -515,6 +515,10 @@ fn what_does_not_fit_is_refused_by_name() {
         message.contains("between 1 and 32") && message.contains("33"),
         "{message}"
     );
+    // Of several, before the first is run.
+    let message = run(&["--rank", "4,33"]);
+    assert!(message.contains("between 1 and 32"), "{message}");
+    assert!(!out.join("text-lora-r4-s0").exists());
     let message = run(&["--method", "lorra"]);
     assert!(message.contains("did you mean \"lora\""), "{message}");
     let message = run(&["--task", "mrcp"]);
@@ -528,6 +532,14 @@ fn what_does_not_fit_is_refused_by_name() {
         message.contains("task.random_crop.scale") && message.contains("found 0.5, 2"),
         "{message}"
     );
+    for (setting, part) in [
+        (r#"method.train_also=["querry"]"#, "the nearest are query"),
+        ("method.rank_pattern={querry=2}", "the nearest are query"),
+        ("task.columns.text=label", "task.columns.label"),
+    ] {
+        let message = run(&["--set", setting]);
+        assert!(message.contains(part), "{setting}: {message}");
+    }
     let nowhere = Path::new("no/such/folder");
     let message = refused(&mut train_model(nowhere, folder.path(), &out, &[]));
     assert!(message.contains("no/such/folder"), "{message}");
@@ -617,6 +629,94 @@ fn a_full_disk_ends_a_run_that_goes_on_when_there_is_room() {
             .success()
     );
     assert_eq!(contents(&full), expected);
+}
+
+#[test]
+fn settings_go_to_the_methods_that_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let dumped = |extra: &[&str]| {
+        let mut command = train(folder.path(), &out, extra);
+        let output = command.arg("--dump-config").stdout(Stdio::piped()).output();
+        let Output { status, stdout, .. } = output.unwrap();
+        assert!(status.success(), "{extra:?}");
+        String::from_utf8(stdout).unwrap()
+    };
+    let lambda = ["--set", "method.lambda=0.03"];
+    let one = dumped(&[&["--method", "rm-lora"], &lambda[..]].concat());
+    assert!(one.contains("lambda = 0.03"), "{one}");
+    let both = dumped(&[&["--method", "lora,rm-lora"], &lambda[..]].concat());
+    assert_eq!(both.matches("lambda = 0.03").count(), 1, "{both}");
+    let recipe = folder.path().join("recipe.toml");
+    fs::write(&recipe, &one).unwrap();
+    let again = ["--method", "gm-lora", "--config", recipe.to_str().unwrap()];
+    let again = dumped(&again);
+    assert!(
+        again.contains("name = \"gm-lora\"") && !again.contains("lambda ="),
+        "{again}"
+    );
+    // What no method in play has is still a mistake.
+    let typo = ["--method", "lora,rm-lora", "--set", "method.lamda=0.03"];
+    let message = refused(&mut train(folder.path(), &out, &typo));
+    assert!(message.contains("lamda"), "{message}");
+}
+
+#[test]
+fn a_folder_belongs_to_one_process_and_to_the_files_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let long = ["--epochs", "5000", "--set", "schedule.checkpoint_every=1"];
+    let mut child = train(folder.path(), &out, &long).spawn().unwrap();
+    let checkpoint = out.join("text-lora-r4-s0/checkpoint.safetensors");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let message = refused(&mut train(folder.path(), &out, &long));
+    assert!(
+        message.contains("another process is at work there"),
+        "{message}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let data = folder.path().join("data/train.csv");
+    let before = fs::read_to_string(&data).unwrap();
+    let line = before.lines().nth(1).unwrap();
+    fs::write(&data, format!("{before}{line}\n")).unwrap();
+    let message = refused(&mut train(folder.path(), &out, &long));
+    assert!(
+        message.contains("began with other files: expected train.csv of SHA-256"),
+        "{message}"
+    );
+    assert!(checkpoint.exists());
+}
+
+#[test]
+fn a_last_step_that_leaves_no_numbers_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let steps = [
+        "schedule.shape=constant",
+        "schedule.warmup_ratio=0",
+        "task.limit=16",
+    ];
+    let mut command = train(
+        folder.path(),
+        &out,
+        &["--epochs", "1", "--learning-rate", "1e39"],
+    );
+    command.args(steps.iter().flat_map(|setting| ["--set", setting]));
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{message}");
+    assert!(
+        message.contains("not a finite number in step 1, first in bert."),
+        "{message}"
+    );
+    assert!(out.join("text-lora-r4-s0/run.json").exists());
 }
 
 #[test]

@@ -4,13 +4,15 @@ use anyhow::{Context, Result, bail};
 use rankwise_data::{Hub, RepoId, RepoKind, read_text};
 use rankwise_paper::{TuningRow, TuningRuns, text_table, tuning_cells};
 use rankwise_training::{
-    Method, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary, rehearse, tune,
+    Method, MethodTable, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary,
+    count_parameters, rehearse, tune,
 };
 
 use super::train::{assignment, merge};
 use super::{Outcome, tuned};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
+use crate::stdout::{out, outln};
 
 /// The files of a model that fine-tuning may need.
 const MODEL_FILES: [&str; 4] = [
@@ -38,19 +40,23 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     let configs = configurations(options, common)?;
     if options.dump_config {
         for config in &configs {
-            print!("{}", config.to_toml());
+            out!("{}", config.to_toml());
         }
         return Ok(Outcome::Done);
     }
-    if options.dry_run {
-        return dry_run(&configs, options.offline, common);
-    }
-    let Some(out) = &common.out else {
+    if common.out.is_none() && !options.dry_run {
         bail!("train: --out DIR is needed: the folder for the runs' folders");
+    }
+    // Configurations differ in method, rank and seed alone.
+    let sources = sources(&configs[0], options.offline, common.quiet)?;
+    if configs.len() > 1 {
+        check_methods(&configs, &sources)?;
+    }
+    let Some(out) = common.out.as_ref().filter(|_| !options.dry_run) else {
+        return dry_run(&configs, &sources, common);
     };
     let mut summaries = Vec::new();
     for config in &configs {
-        let sources = sources(config, options.offline, common.quiet)?;
         let name = folder_name(config);
         let summary = one(config, &sources, &out.join(&name), common)?;
         summaries.push((name, summary));
@@ -62,12 +68,12 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     }
     if common.json {
         let summaries: Vec<&TuneSummary> = summaries.iter().map(|(_, summary)| summary).collect();
-        println!("{}", serde_json::to_string_pretty(&summaries)?);
+        outln!("{}", serde_json::to_string_pretty(&summaries)?);
     } else if !common.quiet {
         let rows = summaries
             .iter()
             .map(|(name, summary)| TuningRow::new(name, summary));
-        println!("{}", text_table(&tuning_cells(&rows.collect::<Vec<_>>())));
+        outln!("{}", text_table(&tuning_cells(&rows.collect::<Vec<_>>())));
     }
     let diverged = |summary: &TuneSummary| matches!(summary.stop, TuneStop::Diverged { .. });
     for (_, summary) in summaries.iter().filter(|(_, summary)| diverged(summary)) {
@@ -86,12 +92,25 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     )
 }
 
+/// Attaches every method to the model without its weights: what does not fit is said before the
+/// first run rather than after it.
+fn check_methods(configs: &[TuneConfig], sources: &Sources) -> Result<()> {
+    // A path that is no published model's name.
+    let model = std::path::absolute(&sources.model)?;
+    let fresh = configs
+        .iter()
+        .filter(|config| config.model.adapter.is_none());
+    for config in fresh {
+        count_parameters(&model.to_string_lossy(), 2, &config.method)?;
+    }
+    Ok(())
+}
+
 /// Says what the runs would cost, after a few steps of each.
-fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Outcome> {
+fn dry_run(configs: &[TuneConfig], sources: &Sources, common: &Common) -> Result<Outcome> {
     let mut rehearsals = Vec::new();
     for config in configs {
-        let sources = sources(config, offline, common.quiet)?;
-        let rehearsal = rehearse(config, &sources)?;
+        let rehearsal = rehearse(config, sources)?;
         rehearsals.push((folder_name(config), rehearsal));
     }
     if common.json {
@@ -99,7 +118,7 @@ fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Out
             .iter()
             .map(|(name, rehearsal)| (name.as_str(), rehearsal));
         let named: std::collections::BTreeMap<_, _> = named.collect();
-        println!("{}", serde_json::to_string_pretty(&named)?);
+        outln!("{}", serde_json::to_string_pretty(&named)?);
         return Ok(Outcome::Done);
     }
     let header = vec![
@@ -131,8 +150,8 @@ fn dry_run(configs: &[TuneConfig], offline: bool, common: &Common) -> Result<Out
                 .map_or("-".to_owned(), |peak| format!("{:.0}", peak as f64 / 1e6)),
         ]
     });
-    println!("{}", text_table(&(header, rows.collect())));
-    println!("\nMeasured on three steps of each run; nothing was written.");
+    outln!("{}", text_table(&(header, rows.collect())));
+    outln!("\nMeasured on three steps of each run; nothing was written.");
     Ok(Outcome::Done)
 }
 
@@ -226,7 +245,8 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
         set("device", text(&device.to_string()))?;
     }
     if let Some(epochs) = options.epochs {
-        set("schedule.epochs", toml::Value::Integer(epochs as i64))?;
+        let epochs = i64::try_from(epochs).context("--epochs")?;
+        set("schedule.epochs", toml::Value::Integer(epochs))?;
     }
     if let Some(rate) = options.learning_rate {
         set("optimizer.learning_rate", toml::Value::Float(rate))?;
@@ -238,11 +258,22 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
         let targets = options.targets.iter().map(|target| text(target)).collect();
         set("method.targets", toml::Value::Array(targets))?;
     }
-    let base = TuneConfig::from_toml(&toml::to_string(&table)?, "--set")?;
-    let methods = match options.method.as_slice() {
-        [] => vec![base.method.method.key().to_owned()],
-        methods => methods.to_vec(),
+    if entry(&table, "task", "name").and_then(toml::Value::as_str) == Some("squad")
+        && entry(&table, "task", "max_length").is_none()
+    {
+        // The usual windows.
+        merge(
+            &mut table,
+            nested("task.max_length", toml::Value::Integer(384)),
+        );
+    }
+    let methods = match (options.method.as_slice(), entry(&table, "method", "name")) {
+        ([], Some(toml::Value::String(name))) => vec![name.clone()],
+        ([], _) => vec![MethodTable::default().method.key().to_owned()],
+        (methods, _) => methods.to_vec(),
     };
+    let base = of_method(&table, &methods[0], &methods);
+    let base = TuneConfig::from_toml(&toml::to_string(&base)?, "--set")?;
     let ranks = match options.rank.as_slice() {
         [] => vec![base.method.common.rank],
         ranks => ranks.to_vec(),
@@ -255,8 +286,7 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
     for method in &methods {
         for rank in &ranks {
             for seed in &seeds {
-                let mut own = table.clone();
-                merge(&mut own, nested("method.name", text(method)));
+                let mut own = of_method(&table, method, &methods);
                 let has_rank = method.parse().is_ok_and(|method: Method| method.has_rank());
                 if has_rank {
                     merge(
@@ -281,6 +311,39 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneCon
         }
     }
     Ok(configs)
+}
+
+fn entry<'a>(table: &'a toml::Table, part: &str, key: &str) -> Option<&'a toml::Value> {
+    table.get(part)?.get(key)
+}
+
+/// The settings of a run of `method`: without the keys under `[method]` that are not its own but
+/// another's of `methods`, or of the method that the settings name.
+fn of_method(table: &toml::Table, method: &str, methods: &[String]) -> toml::Table {
+    let mut own = table.clone();
+    let named = entry(table, "method", "name").and_then(toml::Value::as_str);
+    let others: Vec<&str> = methods.iter().map(String::as_str).chain(named).collect();
+    if let Some(toml::Value::Table(settings)) = own.get_mut("method") {
+        settings.retain(|key, value| {
+            is_key_of(method, key, value)
+                || !others.iter().any(|other| is_key_of(other, key, value))
+        });
+    }
+    merge(
+        &mut own,
+        nested("method.name", toml::Value::String(method.to_owned())),
+    );
+    own
+}
+
+/// Whether `method` has a setting `key`, whatever its value may be.
+fn is_key_of(method: &str, key: &str, value: &toml::Value) -> bool {
+    let mut settings = toml::Table::from_iter([(key.to_owned(), value.clone())]);
+    settings.insert("name".to_owned(), toml::Value::String(method.to_owned()));
+    match MethodTable::try_from(settings) {
+        Ok(_) => true,
+        Err(error) => !error.contains("unknown field"),
+    }
 }
 
 /// `a.b = value` as a table.

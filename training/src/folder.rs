@@ -28,6 +28,8 @@ pub(crate) enum Held<P, W> {
 pub(crate) struct Folder {
     path: PathBuf,
     config_sha256: String,
+    /// The opened folder, locked as long as it is; `None` where the system locks no folders.
+    _lock: Option<fs::File>,
 }
 
 /// What a folder's checkpoint holds.
@@ -47,13 +49,18 @@ impl Folder {
     /// Takes the folder for the run of the resolved configuration `config`, creating it if need be.
     ///
     /// # Errors
-    /// [`Error::ForeignFolder`] if it holds anything that is not this run's.
+    /// [`Error::ForeignFolder`] if it holds anything that is not this run's, or another process is at
+    /// work there.
     pub fn open(path: &Path, config: &str) -> Result<Self, Error> {
         let foreign = |what: String| Error::ForeignFolder {
             path: path.to_path_buf(),
             what,
         };
         create_folder(path)?;
+        let lock = fs::File::open(path).ok();
+        if let Some(Err(fs::TryLockError::WouldBlock)) = lock.as_ref().map(fs::File::try_lock) {
+            return Err(foreign("another process is at work there".to_owned()));
+        }
         discard_leftovers(path)?;
         let config_path = path.join("config.toml");
         if !config_path.exists() {
@@ -78,6 +85,7 @@ impl Folder {
         Ok(Self {
             path: path.to_path_buf(),
             config_sha256: sha256_hex(config.as_bytes()),
+            _lock: lock,
         })
     }
 
@@ -263,6 +271,17 @@ mod tests {
             let found = message(Folder::open(folder.path(), config));
             assert!(found.contains(difference), "{found}");
         }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_folder_is_one_processes_at_a_time() {
+        let path = tempfile::tempdir().unwrap();
+        let first = Folder::open(path.path(), "a = 1\n").unwrap();
+        let found = message(Folder::open(path.path(), "a = 1\n"));
+        assert!(found.contains("another process is at work"), "{found}");
+        drop(first);
+        Folder::open(path.path(), "a = 1\n").unwrap();
     }
 
     #[test]

@@ -277,11 +277,17 @@ pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), E
     if value.is_finite() && value >= low && value < high {
         Ok(())
     } else {
-        Err(setting(
-            key,
-            format!("at least {low} and below {high}"),
-            value,
-        ))
+        Err(setting(key, between(low, high), value))
+    }
+}
+
+/// `at least …`, and below what, if anything.
+pub(crate) fn between(low: f64, high: f64) -> String {
+    match high {
+        f64::MAX => format!("a finite number of at least {low}"),
+        // An upper bound that is allowed itself.
+        _ if high > 1.0 && high - 1.0 < 1e-9 => format!("at least {low} and at most 1"),
+        _ => format!("at least {low} and below {high}"),
     }
 }
 

@@ -45,17 +45,36 @@ impl Targets {
 
     /// The number of the first pattern that fits `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
-        self.patterns
-            .iter()
-            .position(|(pattern, regex)| match regex {
-                Some(regex) => regex.is_match(name),
-                None => {
-                    name == pattern
-                        || name
-                            .strip_suffix(pattern.as_str())
-                            .is_some_and(|before| before.ends_with('.'))
-                }
-            })
+        (0..self.patterns.len()).find(|at| self.fits_at(*at, name))
+    }
+
+    /// Whether the pattern of that number fits `name`.
+    fn fits_at(&self, at: usize, name: &str) -> bool {
+        match &self.patterns[at] {
+            (_, Some(regex)) => regex.is_match(name),
+            (pattern, None) => {
+                let before = name.strip_suffix(pattern.as_str());
+                before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            }
+        }
+    }
+
+    /// Checks that every pattern, also one that comes after another's modules, fits some of `modules`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for `key`, with the nearest names.
+    pub(crate) fn check(&self, key: &str, modules: &[Declared]) -> Result<(), Error> {
+        for (at, (pattern, _)) in self.patterns.iter().enumerate() {
+            if !modules.iter().any(|module| self.fits_at(at, &module.name)) {
+                let expected = format!("modules of the model{}", nearest(modules, pattern));
+                return Err(setting(
+                    key,
+                    expected,
+                    format!("{pattern:?}, which fits none"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a pattern fits `name`.
@@ -82,7 +101,7 @@ pub(crate) fn adapted(modules: &[Declared], targets: &[String]) -> Result<Vec<us
             .collect());
     }
     let compiled = Targets::new("targets", targets.iter().map(String::as_str))?;
-    let mut found = vec![false; targets.len()];
+    compiled.check("targets", modules)?;
     let mut chosen = Vec::new();
     for (at, module) in modules.iter().enumerate() {
         let Some(target) = compiled.find(&module.name) else {
@@ -96,20 +115,7 @@ pub(crate) fn adapted(modules: &[Declared], targets: &[String]) -> Result<Vec<us
             }
             continue;
         }
-        found[target] = true;
         chosen.push(at);
-    }
-    // A later pattern may fit only what an earlier one had.
-    for (at, target) in targets.iter().enumerate() {
-        let alone = Targets::new("targets", [target.as_str()])?;
-        if !found[at] && !modules.iter().any(|module| alone.fits(&module.name)) {
-            let expected = format!("modules of the model{}", nearest(modules, target));
-            return Err(setting(
-                "targets",
-                expected,
-                format!("{target:?}, which fits none"),
-            ));
-        }
     }
     Ok(chosen)
 }

@@ -9,11 +9,23 @@ use rankwise_data::{sha256_hex, sha256_path};
 
 use super::data::{Evaluated, Judged};
 use super::evaluate::evaluate;
-use super::folder::TuneFolder;
+use super::folder::{Inputs, TuneFolder};
 use super::ranks::ranks;
 use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 use super::run::{Progressed, Run};
 use crate::Error;
+
+/// Files of a model's folder that a run reads beside the weights.
+const READ: [&str; 8] = [
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "spm.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+];
 
 impl Run<'_> {
     pub(super) fn measure(
@@ -80,6 +92,38 @@ impl Run<'_> {
     ) -> Result<TuneSummary, Error> {
         let config = self.config;
         let rule = &self.trainer.tuned.rule;
+        let passed_over = self.data.skip.skipped().iter();
+        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
+        let earlier = match state.notes.records.last() {
+            // `go` has added this sitting's seconds at the last epoch.
+            Some(_) => state.notes.wall_seconds,
+            None => start.elapsed().as_secs_f64(),
+        };
+        Ok(TuneSummary {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            method: config.method.method.key().to_owned(),
+            rank: rule.adapts().then_some(config.method.common.rank),
+            task: config.task.name.clone(),
+            seed: config.seed,
+            config_sha256: match folder {
+                Some(folder) => folder.config_sha256().to_owned(),
+                None => sha256_hex(config.to_toml().as_bytes()),
+            },
+            data_sha256: state.notes.inputs.data.clone(),
+            model_sha256: state.notes.inputs.model.clone(),
+            platform: config.device.platform(),
+            stop,
+            steps: state.steps.len() as u64,
+            trainable,
+            best: state.notes.best,
+            notes: self.notes.iter().cloned().chain(passed_over).collect(),
+            wall_seconds: earlier,
+            last: state.notes.records.last().cloned(),
+        })
+    }
+
+    /// What the run reads.
+    pub(super) fn inputs(&self) -> Result<Inputs, Error> {
         let hashes = |files: Vec<PathBuf>| -> Result<Vec<(String, String)>, Error> {
             files
                 .into_iter()
@@ -100,38 +144,16 @@ impl Run<'_> {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".bin")
+                let is_weights = name.starts_with("model") || name.starts_with("pytorch_model");
+                READ.contains(&&*name)
+                    || is_weights && (name.ends_with(".safetensors") || name.ends_with(".bin"))
             })
             .collect();
         weights.sort();
         weights.extend(self.adapter.clone());
-        let passed_over = self.data.skip.skipped().iter();
-        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
-        let earlier = match state.notes.records.last() {
-            // `go` has added this sitting's seconds at the last epoch.
-            Some(_) => state.notes.wall_seconds,
-            None => start.elapsed().as_secs_f64(),
-        };
-        Ok(TuneSummary {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            method: config.method.method.key().to_owned(),
-            rank: rule.adapts().then_some(config.method.common.rank),
-            task: config.task.name.clone(),
-            seed: config.seed,
-            config_sha256: match folder {
-                Some(folder) => folder.config_sha256().to_owned(),
-                None => sha256_hex(config.to_toml().as_bytes()),
-            },
-            data_sha256: hashes(data.collect())?,
-            model_sha256: hashes(weights)?,
-            platform: config.device.platform(),
-            stop,
-            steps: state.steps.len() as u64,
-            trainable,
-            best: state.notes.best,
-            notes: self.notes.iter().cloned().chain(passed_over).collect(),
-            wall_seconds: earlier,
-            last: state.notes.records.last().cloned(),
+        Ok(Inputs {
+            data: hashes(data.collect())?,
+            model: hashes(weights)?,
         })
     }
 }

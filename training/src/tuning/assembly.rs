@@ -63,6 +63,7 @@ impl Prepared {
         };
         let also = table.common.train_also.iter().map(String::as_str);
         let also = Targets::new("train_also", also)?;
+        also.check("train_also", &modules.declared())?;
         // A module with an update keeps its weight: methods take it for what it was.
         let adapted = modules.0.iter().filter(|module| module.adapter.is_some());
         for module in adapted.map(|module| &module.declared) {
@@ -203,6 +204,22 @@ impl Tuned {
         Ok("the loss".to_owned())
     }
 
+    /// The first parameter whose values are not all finite.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn not_finite(&self) -> Result<Option<String>, Error> {
+        if is_finite(self.parameters.values())? {
+            return Ok(None);
+        }
+        for (id, part) in self.parameters.parts() {
+            if !is_finite(self.parameters.view(id))? {
+                return Ok(Some(part.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     fn pass<'a>(&'a self, tape: &'a Tape<'a>) -> Pass<'a> {
         Pass {
             tape,
@@ -228,7 +245,8 @@ fn attach(
     seed: u64,
 ) -> Result<Vec<usize>, Error> {
     let common = &table.common;
-    let sites = adapted(&modules.declared(), &common.targets)?;
+    let declared = modules.declared();
+    let sites = adapted(&declared, &common.targets)?;
     let ranks = Targets::new(
         "rank_pattern",
         common.rank_pattern.keys().map(String::as_str),
@@ -237,6 +255,8 @@ fn attach(
         "alpha_pattern",
         common.alpha_pattern.keys().map(String::as_str),
     )?;
+    ranks.check("rank_pattern", &declared)?;
+    alphas.check("alpha_pattern", &declared)?;
     let mut plan = Vec::new();
     for module in sites.iter().map(|at| &modules.0[*at]) {
         let name = &module.declared.name;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use rankwise_data::ImageProcessor;
 
 use super::beginning::Beginning;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
@@ -43,8 +44,24 @@ impl<'a> Run<'a> {
         if let Some(limit) = loaded.architecture.positions() {
             check_lengths(config, &data, limit)?;
         }
-        if let Some(patches) = loaded.architecture.patches() {
-            notes.extend(check_images(&data.train, patches, &sources.model)?);
+        match (&data.train, loaded.architecture.patches()) {
+            (Source::Images { processor, .. }, Some(patches)) => {
+                notes.extend(check_images(processor, patches, &sources.model)?);
+            }
+            (Source::Texts(_), None) => {}
+            (images_or_texts, _) => {
+                let reads = match images_or_texts {
+                    Source::Images { .. } => "images",
+                    Source::Texts(_) => "texts",
+                };
+                let task = &config.task.name;
+                return Err(Error::Setting {
+                    origin: sources.model.join("config.json").display().to_string(),
+                    key: "model_type".to_owned(),
+                    expected: format!("a model that reads {reads}, as the task {task} asks for"),
+                    found: "one that does not".to_owned(),
+                });
+            }
         }
         let mut adapter = None;
         let tuned = match &config.model.adapter {
@@ -130,23 +147,33 @@ fn check_lengths(config: &TuneConfig, data: &TuneData, limit: usize) -> Result<(
     Ok(())
 }
 
+/// More patches of one image are a mistake: each attends to each.
+const MOST_PATCHES: usize = 1 << 14;
+
 /// Whether images can be cut into the model's patches, and what is to be said of their size.
 fn check_images(
-    images: &Source,
+    processor: &ImageProcessor,
     patches: &PatchEmbedding,
     model: &Path,
 ) -> Result<Option<String>, Error> {
-    let Source::Images { processor, .. } = images else {
-        return Ok(None);
-    };
     let (patch, width, height) = (patches.patch, processor.width, processor.height);
-    if !(width.is_multiple_of(patch) && height.is_multiple_of(patch)) {
-        return Err(Error::Setting {
+    let wrong = |expected: String| {
+        Err(Error::Setting {
             origin: model.join("preprocessor_config.json").display().to_string(),
             key: "size".to_owned(),
-            expected: format!("sides that are multiples of the model's patches of {patch}"),
+            expected,
             found: format!("{width} × {height}"),
-        });
+        })
+    };
+    if !(width.is_multiple_of(patch) && height.is_multiple_of(patch)) {
+        return wrong(format!(
+            "sides that are multiples of the model's patches of {patch}"
+        ));
+    }
+    if (width / patch) * (height / patch) > MOST_PATCHES {
+        return wrong(format!(
+            "at most {MOST_PATCHES} of the model's patches of {patch}"
+        ));
     }
     let side = patch * patches.side;
     Ok(((width, height) != (side, side)).then(|| {

@@ -290,7 +290,7 @@ impl TuneConfig {
             ("method.dropout", self.method.common.dropout, 0.0, 1.0),
         ] {
             if !(value.is_finite() && value >= low && value < high) {
-                let expected = format!("at least {low} and below {high}");
+                let expected = crate::method::between(low, high);
                 return Err(wrong(key, expected, value.to_string()));
             }
         }
@@ -306,7 +306,37 @@ impl TuneConfig {
                 return Err(wrong(key, "at least 1".to_owned(), value.to_string()));
             }
         }
-        if let Some(RandomCrop { scale, ratio }) = self.task.random_crop {
+        let task = &self.task;
+        match task.name.as_str() {
+            "squad" if task.stride >= task.max_length => {
+                let expected = format!("below task.max_length, {}", task.max_length);
+                return Err(wrong("task.stride", expected, task.stride.to_string()));
+            }
+            "text" => {
+                let columns = &task.columns;
+                let pair = columns.text_pair.as_ref();
+                for (key, column, others) in [
+                    ("label", Some(&columns.label), [Some(&columns.text), pair]),
+                    ("text_pair", pair, [Some(&columns.text), None]),
+                ] {
+                    if let Some(column) = column.filter(|column| others.contains(&Some(*column))) {
+                        let key = format!("task.columns.{key}");
+                        let expected = "a column that has no other role".to_owned();
+                        return Err(wrong(&key, expected, format!("{column:?}")));
+                    }
+                }
+            }
+            "lm" if task.max_length < 2 => {
+                let expected = "at least 2, as every token is predicted from those before it";
+                return Err(wrong(
+                    "task.max_length",
+                    expected.to_owned(),
+                    "1".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        if let Some(RandomCrop { scale, ratio }) = task.random_crop {
             for (key, [low, high], most, kind) in [
                 ("task.random_crop.scale", scale, 1.0, "shares of an area"),
                 ("task.random_crop.ratio", ratio, f64::MAX, "shapes"),

@@ -39,8 +39,9 @@ pub(super) fn evaluate(
     let mut targets = Vec::with_capacity(count);
     let (mut total, mut counted) = (0.0, 0);
     for start in (0..count).step_by(size) {
-        let mut items = Vec::with_capacity(size);
-        for index in start..count.min(start + size) {
+        let end = count.min(start.saturating_add(size));
+        let mut items = Vec::with_capacity(end - start);
+        for index in start..end {
             items.extend(skip.take(set.source.item(index, None))?);
         }
         let batch = Batch::new(&items, !device.is_cpu(), dtype, device)?;

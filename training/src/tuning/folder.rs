@@ -25,10 +25,45 @@ pub(super) struct Checkpoint {
     pub notes: Notes,
 }
 
+/// What a run reads: files' names with their SHA-256.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Inputs {
+    pub data: Vec<(String, String)>,
+    pub model: Vec<(String, String)>,
+}
+
+impl Inputs {
+    /// Checks that a run goes on with what it began with.
+    ///
+    /// # Errors
+    /// [`Error::ForeignFolder`] naming the first file that is another.
+    pub fn check(&self, now: &Self, folder: &Path) -> Result<(), Error> {
+        let all = |inputs: &Self| [inputs.data.clone(), inputs.model.clone()].concat();
+        let (begun, now) = (all(self), all(now));
+        let longest = begun.len().max(now.len());
+        let Some(at) = (0..longest).find(|at| begun.get(*at) != now.get(*at)) else {
+            return Ok(());
+        };
+        let said = |input: Option<&(String, String)>| match input {
+            Some((name, hash)) => format!("{name} of SHA-256 {hash}"),
+            None => "no further file".to_owned(),
+        };
+        Err(Error::ForeignFolder {
+            path: folder.to_path_buf(),
+            what: format!(
+                "its run began with other files: expected {}, found {}",
+                said(begun.get(at)),
+                said(now.get(at))
+            ),
+        })
+    }
+}
+
 /// What a checkpoint says in words and numbers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Notes {
     pub config_sha256: String,
+    pub inputs: Inputs,
     pub records: Vec<TuneRecord>,
     pub best: Option<(usize, f64)>,
     pub wall_seconds: f64,

@@ -68,17 +68,20 @@ pub fn tune(
         return Ok(*summary);
     }
     let mut run = Run::new(config, sources, device.clone())?;
+    let inputs = run.inputs()?;
     let mut state = Progressed::default();
     let folder = match folder {
         Some(path) => {
             let (folder, held) = TuneFolder::open(path, config, &device)?;
             if let Held::Part(checkpoint) = held {
+                checkpoint.notes.inputs.check(&inputs, path)?;
                 run.restore(*checkpoint, &mut state)?;
             }
             Some(folder)
         }
         None => None,
     };
+    state.notes.inputs = inputs;
     let trainable = run.trainable();
     observe(TuneProgress::Begins {
         found: state.steps.len() as u64,
@@ -174,9 +177,17 @@ impl Run<'_> {
                     record: &record,
                 });
                 let done = state.steps.len() as u64;
+                // What was made of the last step is not looked at by a next one.
+                let is_last = done.is_multiple_of(self.per_epoch);
+                let is_kept = done.is_multiple_of(self.config.schedule.checkpoint_every as u64);
+                if (is_last || is_kept)
+                    && let Some(module) = self.trainer.tuned.not_finite()?
+                {
+                    return Ok(TuneStop::Diverged { step: done, module });
+                }
                 if let Some(folder) = folder
-                    && done.is_multiple_of(self.config.schedule.checkpoint_every as u64)
-                    && !done.is_multiple_of(self.per_epoch)
+                    && is_kept
+                    && !is_last
                 {
                     state.notes.train_seconds += clock.elapsed().as_secs_f64();
                     clock = Instant::now();

@@ -24,10 +24,15 @@ pub(super) fn read(
         None => ModelConfig::read(model)?.image_processor()?,
     });
     let folder = &settings.data;
-    let mut read = |part: Part| -> Result<ImageSet, Error> {
+    // Both parts have the training part's classes.
+    let mut read = |part: Part, classes: Option<&[String]>| -> Result<ImageSet, Error> {
         let files = parquet_files(folder, part)?;
         if !files.is_empty() {
-            return Ok(ImageSet::parquet(&files, &ImageColumns::default(), skip)?);
+            let columns = ImageColumns {
+                classes: classes.map(<[String]>::to_vec),
+                ..ImageColumns::default()
+            };
+            return Ok(ImageSet::parquet(&files, &columns, skip)?);
         }
         Ok(match settings.name.as_str() {
             "cifar10" => ImageSet::cifar(folder, Cifar::Ten, part, skip)?,
@@ -40,12 +45,13 @@ pub(super) fn read(
                 };
                 let found = names.iter().map(|name| folder.join(name));
                 let found = found.into_iter().find(|path| path.is_dir());
-                ImageSet::folder(&found.unwrap_or_else(|| folder.join(names[0])), None)?
+                ImageSet::folder(&found.unwrap_or_else(|| folder.join(names[0])), classes)?
             }
         })
     };
-    let (train, test) = (read(Part::Train)?, read(Part::Test)?);
+    let train = read(Part::Train, None)?;
     let classes = train.classes().to_vec();
+    let test = read(Part::Test, Some(&classes))?;
     if let Some(label) = test
         .labels()
         .iter()

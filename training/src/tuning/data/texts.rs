@@ -165,6 +165,14 @@ pub(super) fn language(settings: &TaskSettings, model: &Path) -> Result<TuneData
         let items: Vec<_> = blocks
             .map(|block| Item::text(block.to_vec(), Vec::new(), Target::NextToken))
             .collect();
+        if items.is_empty() {
+            return Err(Error::Model {
+                path,
+                what: "text".to_owned(),
+                expected: "at least two tokens".to_owned(),
+                found: format!("{} in {} characters", ids.len(), text.chars().count()),
+            });
+        }
         provenance.push(Provenance {
             files: vec![path],
             notes: Vec::new(),
