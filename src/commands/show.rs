@@ -30,11 +30,14 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
             one("peer", peer_figure(&comparison)?)
         }
     };
+    // All are drawn before a word is said: a reader that has heard enough ends the program.
+    let mut paths = Vec::new();
     for (name, figure) in figures {
-        for path in write_figure(&figure, out, &name)? {
-            if !common.quiet {
-                outln!("{}", path.display());
-            }
+        paths.extend(write_figure(&figure, out, &name)?);
+    }
+    if !common.quiet {
+        for path in paths {
+            outln!("{}", path.display());
         }
     }
     Ok(Outcome::Done)
