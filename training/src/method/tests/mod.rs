@@ -6,6 +6,7 @@ mod every;
 mod kinds;
 mod peft;
 mod ranks;
+mod rm_lora;
 mod settings;
 mod steps;
 

@@ -213,7 +213,7 @@ impl Case {
     }
 }
 
-pub(super) fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f64>)> {
+pub(crate) fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f64>)> {
     let bytes = fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     tensors
