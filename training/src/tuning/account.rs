@@ -89,7 +89,7 @@ impl Run<'_> {
         trainable: Trainable,
         folder: Option<&TuneFolder>,
         start: Instant,
-    ) -> Result<TuneSummary, Error> {
+    ) -> TuneSummary {
         let config = self.config;
         let rule = &self.trainer.tuned.rule;
         let passed_over = self.data.skip.skipped().iter();
@@ -99,7 +99,7 @@ impl Run<'_> {
             Some(_) => state.notes.wall_seconds,
             None => start.elapsed().as_secs_f64(),
         };
-        Ok(TuneSummary {
+        TuneSummary {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             method: config.method.method.key().to_owned(),
             rank: rule.adapts().then_some(config.method.common.rank),
@@ -119,10 +119,13 @@ impl Run<'_> {
             notes: self.notes.iter().cloned().chain(passed_over).collect(),
             wall_seconds: earlier,
             last: state.notes.records.last().cloned(),
-        })
+        }
     }
 
     /// What the run reads.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a file cannot be read any more.
     pub(super) fn inputs(&self) -> Result<Inputs, Error> {
         let hashes = |files: Vec<PathBuf>| -> Result<Vec<(String, String)>, Error> {
             files
@@ -138,7 +141,7 @@ impl Run<'_> {
             .provenance
             .iter()
             .flat_map(|from| from.files.clone());
-        let mut weights: Vec<_> = fs::read_dir(self.model)
+        let mut model: Vec<_> = fs::read_dir(self.model)
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -149,11 +152,11 @@ impl Run<'_> {
                     || is_weights && (name.ends_with(".safetensors") || name.ends_with(".bin"))
             })
             .collect();
-        weights.sort();
-        weights.extend(self.adapter.clone());
+        model.sort();
+        model.extend(self.adapter.clone());
         Ok(Inputs {
             data: hashes(data.collect())?,
-            model: hashes(weights)?,
+            model: hashes(model)?,
         })
     }
 }

@@ -91,7 +91,7 @@ pub fn tune(
     let start = Instant::now();
     let stop = run.go(&mut state, folder.as_ref(), start, &mut observe);
     let stop = stop.map_err(|error| run.explained(error))?;
-    let summary = run.summary(&state, stop, trainable, folder.as_ref(), start)?;
+    let summary = run.summary(&state, stop, trainable, folder.as_ref(), start);
     if let Some(folder) = &folder {
         folder.write_records(&state.notes.records, &state.steps, run.per_epoch)?;
         let is_whole = !matches!(summary.stop, TuneStop::Diverged { .. });
