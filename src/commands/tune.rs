@@ -49,9 +49,7 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     }
     // Configurations differ in method, rank and seed alone.
     let sources = sources(&configs[0], options.offline, common.quiet)?;
-    if configs.len() > 1 {
-        check_methods(&configs, &sources)?;
-    }
+    check_methods(&configs, &sources)?;
     let Some(out) = common.out.as_ref().filter(|_| !options.dry_run) else {
         return dry_run(&configs, &sources, common);
     };
@@ -92,16 +90,25 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     )
 }
 
-/// Attaches every method to the model without its weights: what does not fit is said before the
-/// first run rather than after it.
+/// Where methods or ranks differ, attaches each to the model without its weights: what does not fit
+/// is said before the first run rather than after it.
 fn check_methods(configs: &[TuneConfig], sources: &Sources) -> Result<()> {
     // A path that is no published model's name.
     let model = std::path::absolute(&sources.model)?;
     let fresh = configs
         .iter()
         .filter(|config| config.model.adapter.is_none());
+    // Once for all seeds: a method that decomposes weights takes seconds.
+    let mut methods: Vec<&MethodTable> = Vec::new();
     for config in fresh {
-        count_parameters(&model.to_string_lossy(), 2, &config.method)?;
+        if !methods.contains(&&config.method) {
+            methods.push(&config.method);
+        }
+    }
+    if methods.len() > 1 {
+        for method in methods {
+            count_parameters(&model.to_string_lossy(), 2, method)?;
+        }
     }
     Ok(())
 }
