@@ -68,6 +68,14 @@ impl Bench {
         command
     }
 
+    /// What is said of a run that is refused.
+    fn refused(&self, task: &str, extra: &[&str]) -> String {
+        let output = self.command(task, extra).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        message
+    }
+
     /// The run's table of epochs.
     fn run(&self, task: &str, extra: &[&str]) -> Table {
         let run = self.folder.path().join(format!("runs/{task}-lora-r2-s0"));
@@ -195,18 +203,14 @@ fn pictures_in_folders_of_their_classes() {
     // A class of the validation part that training does not have.
     let part = bench.folder.path().join("data/validation");
     fs::rename(part.join("black"), part.join("zebra")).unwrap();
-    let output = bench.command("images", &["--seeds", "3"]).output().unwrap();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
+    let message = bench.refused("images", &["--seeds", "3"]);
     assert!(
         message.contains("validation/zebra: folder: expected"),
         "{message}"
     );
     fs::rename(part.join("zebra"), part.join("black")).unwrap();
     bench.write(file, r#"{"size": 30}"#);
-    let output = bench.command("images", &["--seeds", "2"]).output().unwrap();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
+    let message = bench.refused("images", &["--seeds", "2"]);
     assert!(
         message
             .contains("preprocessor_config.json: key size: expected sides that are multiples of"),
@@ -221,9 +225,7 @@ fn a_model_that_reads_something_else_is_refused() {
         bench.write(&format!("data/{part}/red/0.bmp"), bitmap(16, [200, 9, 9]));
         bench.write(&format!("data/{part}/blue/0.bmp"), bitmap(16, [9, 9, 200]));
     }
-    let output = bench.command("images", &[]).output().unwrap();
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{message}");
+    let message = bench.refused("images", &[]);
     assert!(
         message.contains("config.json: key model_type: expected a model that reads images"),
         "{message}"

@@ -133,9 +133,14 @@ fn epochs(path: &Path) -> String {
 }
 
 fn refused(command: &mut Command) -> String {
+    ended(command, 2)
+}
+
+/// What a command that ends with that exit code says.
+fn ended(command: &mut Command, code: i32) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let message = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(2), "{message}");
+    assert_eq!(status.code(), Some(code), "{message}");
     assert!(!message.contains("panicked"), "{message}");
     message
 }
@@ -709,9 +714,7 @@ fn a_last_step_that_leaves_no_numbers_is_said() {
         &["--epochs", "1", "--learning-rate", "1e39"],
     );
     command.args(steps.iter().flat_map(|setting| ["--set", setting]));
-    let Output { status, stderr, .. } = command.output().unwrap();
-    let message = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{message}");
+    let message = ended(&mut command, 1);
     assert!(
         message.contains("not a finite number in step 1, first in bert."),
         "{message}"
@@ -730,9 +733,7 @@ fn numbers_that_are_none_stop_a_run_and_keep_its_last_checkpoint() {
         "--set",
         "schedule.checkpoint_every=1",
     ];
-    let Output { status, stderr, .. } = train(folder.path(), &out, &extra).output().unwrap();
-    assert_eq!(status.code(), Some(1));
-    let message = String::from_utf8(stderr).unwrap();
+    let message = ended(&mut train(folder.path(), &out, &extra), 1);
     assert!(message.contains("not a finite number in step"), "{message}");
     let run = fs::read_to_string(out.join("text-lora-r4-s0/run.json")).unwrap();
     let run: serde_json::Value = serde_json::from_str(&run).unwrap();
