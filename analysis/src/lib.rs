@@ -24,6 +24,7 @@
 mod adapter;
 mod audit;
 mod checkpoint;
+mod classes;
 mod compare;
 mod container;
 mod error;
@@ -49,6 +50,7 @@ pub use audit::{
     ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
 };
 pub use checkpoint::Checkpoint;
+pub use classes::{Outputs, named_classes};
 pub use compare::{
     AgainstWeight, Amplification, Apart, ChanceSimilarity, CompareOptions, ComparedAdapter,
     Comparison, Grid, GridChoice, Intruder, IntruderRule, Likeness, PairRecord, SideRecord,

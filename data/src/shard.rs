@@ -15,11 +15,15 @@ use std::path::{Path, PathBuf};
 use polars::prelude::{Column, DataFrame, DataType, ParquetReader, SerReader};
 
 use crate::Error;
+#[cfg(feature = "texts")]
+use crate::task::label::truth;
 
 /// Bytes of one row group when decompressed.
 const MOST_IN_GROUP: u64 = 2 << 30;
 /// Rows of one file.
 const MOST_ROWS: usize = 1 << 28;
+/// Whole numbers up to here are floats of their own, 2⁵³.
+const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// One Parquet file whose footer has been read.
 pub(crate) struct Shard {
@@ -149,14 +153,47 @@ impl Labels {
                 let whole = whole.i64().map_err(|_| wrong())?;
                 Ok(Self::Whole(whole.iter().collect()))
             }
+            // pandas makes floats of whole numbers where some are missing.
+            dtype if dtype.is_float() => {
+                let numbers = column.cast(&DataType::Float64).map_err(|_| wrong())?;
+                let numbers = numbers.f64().map_err(|_| wrong())?;
+                let whole = |number: f64| {
+                    let is_whole = number.fract() == 0.0 && number.abs() <= MOST_WHOLE;
+                    is_whole.then_some(number as i64)
+                };
+                let numbers = numbers.iter().map(|number| match number {
+                    Some(number) if !number.is_nan() => whole(number).map(Some).ok_or_else(wrong),
+                    _ => Ok(None),
+                });
+                Ok(Self::Whole(numbers.collect::<Result<_, _>>()?))
+            }
             _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(feature = "images")]
+impl Labels {
+    /// Names without spaces around them; one of nothing is none.
+    pub(crate) fn trimmed(self) -> Self {
+        match self {
+            Self::Whole(_) => self,
+            Self::Names(names) => {
+                let trimmed = |name: String| Some(name.trim().to_owned()).filter(|n| !n.is_empty());
+                Self::Names(
+                    names
+                        .into_iter()
+                        .map(|name| name.and_then(trimmed))
+                        .collect(),
+                )
+            }
         }
     }
 }
 
 #[cfg(feature = "texts")]
 impl Labels {
-    /// A column as texts: numbers only where it `is_label`.
+    /// A column as texts: numbers and truth values only where it `is_label`.
     pub(crate) fn texts(
         path: &Path,
         column: &Column,
@@ -166,6 +203,17 @@ impl Labels {
             let what = format!("column {}", column.name());
             Error::format(path, what, expected, column.dtype().to_string())
         };
+        if is_label && *column.dtype() == DataType::Boolean {
+            let values = column.bool().map_err(|_| wrong("truth values"))?;
+            let text = |value: Option<bool>| value.map(|value| truth(value).to_owned());
+            return Ok(values.iter().map(text).collect());
+        }
+        // Each width by itself: 0.1 of 32 bits is another number in 64.
+        if is_label && *column.dtype() == DataType::Float32 {
+            let numbers = column.f32().map_err(|_| wrong("numbers"))?;
+            let text = |number: Option<f32>| number.map(|number| number.to_string());
+            return Ok(numbers.iter().map(text).collect());
+        }
         if is_label && column.dtype().is_float() {
             let numbers = column.cast(&DataType::Float64);
             let numbers = numbers.map_err(|_| wrong("numbers"))?;

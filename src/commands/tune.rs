@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -72,6 +73,11 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
             .iter()
             .map(|(name, summary)| TuningRow::new(name, summary));
         outln!("{}", text_table(&tuning_cells(&rows.collect::<Vec<_>>())));
+        let notes = summaries.iter().flat_map(|(_, summary)| &summary.notes);
+        let mut said = HashSet::new();
+        for note in notes.filter(|note| said.insert(*note)) {
+            outln!("{note}");
+        }
     }
     let diverged = |summary: &TuneSummary| matches!(summary.stop, TuneStop::Diverged { .. });
     for (_, summary) in summaries.iter().filter(|(_, summary)| diverged(summary)) {

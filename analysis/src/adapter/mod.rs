@@ -49,6 +49,7 @@ use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions, stored_directions};
 use crate::update::Update;
 use crate::{Error, Storage, StoredMatrix};
+pub(crate) use alias::twin;
 use base::BaseWeight;
 pub(crate) use base::{Base, flat};
 pub(crate) use config::AdapterConfig;
@@ -81,6 +82,8 @@ const READ_METHODS: [&str; 7] = [
 #[derive(Debug)]
 pub(crate) struct Adapter {
     weights: Container,
+    /// Whether the file has its tensors a second time, under the names that a program has in memory.
+    pub has_twins: bool,
     beside: Beside,
     /// VeRA's A and B for all modules.
     projections: Option<Projections>,
@@ -154,14 +157,16 @@ impl Adapter {
     /// # Errors
     /// [`Error::File`] if a file cannot be read or is malformed.
     pub fn open(path: &Path, beside: &Beside) -> Result<Option<Self>, Error> {
-        let weights = Container::open(path)?;
+        let mut weights = Container::open(path)?;
         let config = AdapterConfig::read(&path.with_file_name("adapter_config.json"))?;
         let is_part = |name: &String| Key::parse(name) != Key::Full || name == sorted::CONTROL_LORA;
         if config.is_none() && !weights.tensors().keys().any(is_part) {
             return Ok(None);
         }
+        let has_twins = alias::leave_twins_out(&mut weights)?;
         let mut adapter = Self {
             weights,
+            has_twins,
             beside: beside.clone(),
             projections: None,
             base_model: config

@@ -198,6 +198,11 @@ impl Container {
         Some(self.tensors.get(name)?.file as usize)
     }
 
+    /// Makes as if there were no tensor of that name.
+    pub fn leave_out(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
     /// All tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors

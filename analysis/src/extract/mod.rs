@@ -19,7 +19,7 @@ mod record;
 use std::path::Path;
 
 use ndarray::Array2;
-use rankwise_data::{check_free, write_folder};
+use rankwise_data::{check_free, read_text, write_folder};
 use rayon::prelude::*;
 use regex::Regex;
 use safetensors::Dtype;
@@ -27,7 +27,9 @@ use serde_json::{Map, Value, json};
 
 use crate::adapter::{Pattern, Slot};
 use crate::audit::{Kind, natural_order};
+use crate::classes::Outputs;
 use crate::container::Container;
+use crate::merge::is_head;
 use crate::pair::{Noise, comparable};
 use crate::resize::{
     Loss, NewType, RankRule, Setting, Untouched, balanced, decomposed, energy_kept, expected,
@@ -174,7 +176,11 @@ pub fn extract(
     };
     new.extend(made.into_iter().flat_map(|one| one.tensors));
     let texts = Map::from_iter([("format".to_owned(), json!("pt"))]);
+    let outputs = pair.outputs(&extracted.whole, names.1)?;
     write_folder(out, |folder| {
+        if let Some(outputs) = &outputs {
+            write_json(&folder.join("rankwise.json"), outputs)?;
+        }
         let file = folder.join("adapter_model.safetensors");
         write_tensors(&file, new, &texts, &pair.tuned)?;
         write_json(&folder.join("adapter_config.json"), &config)?;
@@ -406,6 +412,29 @@ impl Pair<'_> {
             config.insert("modules_to_save".to_owned(), json!(modules));
         }
         Ok(left)
+    }
+}
+
+impl Pair<'_> {
+    /// What the outputs of a head that was taken as a whole are, if the tuned model says it.
+    fn outputs(&self, whole: &[String], tuned: &Path) -> Result<Option<Outputs>, Error> {
+        let path = tuned.join("config.json");
+        let weight = whole.iter().find(|name| {
+            let module = name.strip_suffix(".weight");
+            module.is_some_and(is_head)
+        });
+        let Some(weight) = weight.filter(|_| path.is_file()) else {
+            return Ok(None);
+        };
+        let config: Map<String, Value> =
+            serde_json::from_str(&read_text(&path)?).map_err(|error| {
+                Error::format(&path, "file", "a model's configuration", error.to_string())
+            })?;
+        let shape = &self.tuned.tensors()[weight].shape;
+        Ok(Outputs::stated(
+            &config,
+            shape.first().copied().unwrap_or(0),
+        ))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The configuration of a merged checkpoint: the base's, unless the adapter's head has another number
-//! of outputs or another type was asked for.
+//! The configuration of a merged checkpoint: the base's, unless the adapter's head predicts something
+//! else or another type was asked for.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use rankwise_data::read_text;
 use serde_json::{Map, Value, json};
 
 use crate::Error;
+use crate::classes::{Outputs, list, named_classes, unnamed};
 use crate::resize::NewType;
 
 /// A model's `config.json`.
@@ -48,27 +49,43 @@ impl Configuration {
         }
     }
 
-    /// Gives a head of `outputs` outputs its labels, `LABEL_0` and so on, if there are others now;
-    /// returns what to say about it.
-    pub fn set_outputs(&mut self, outputs: usize) -> Option<String> {
-        let before = self.labels();
-        if before == outputs {
-            return None;
+    /// The labels for a head of the adapter with that many outputs, `known` if the adapter says what
+    /// they are; returns what there is to say about it.
+    pub fn set_head(&mut self, outputs: usize, known: Option<&Outputs>) -> Option<String> {
+        let before = named_classes(&self.fields).ok().flatten();
+        if let Some(known) = known {
+            let fields = self.fields.clone();
+            known.state(&mut self.fields);
+            self.is_changed |= self.fields != fields;
+            let before = before.filter(|before| before != known.classes())?;
+            return Some(format!(
+                "config.json: {} in place of the base's {}",
+                match known {
+                    Outputs::Classes { classes } => format!("the classes {}", some(classes)),
+                    Outputs::Score => "one output, a score,".to_owned(),
+                    Outputs::Span => "an answer's first and last token".to_owned(),
+                },
+                some(&before)
+            ));
         }
-        let label = |at: usize| format!("LABEL_{at}");
-        let names: Map<String, Value> = (0..outputs)
-            .map(|at| (at.to_string(), json!(label(at))))
-            .collect();
-        let numbers: Map<String, Value> = (0..outputs).map(|at| (label(at), json!(at))).collect();
+        if self.labels() == outputs {
+            let before = before?;
+            return Some(format!(
+                "config.json keeps the base's classes {}: nothing beside the adapter says what the \
+                 outputs of its head are",
+                some(&before)
+            ));
+        }
+        let labels = self.labels();
+        let names: Vec<String> = (0..outputs).map(unnamed).collect();
         // A stated number would contradict the list, and the kind of problem is the old head's.
         for field in ["num_labels", "problem_type"] {
             self.fields.shift_remove(field);
         }
-        self.fields.insert("id2label".to_owned(), json!(names));
-        self.fields.insert("label2id".to_owned(), json!(numbers));
+        list(&mut self.fields, &names);
         self.is_changed = true;
         Some(format!(
-            "config.json: {outputs} labels LABEL_0, … in place of the base's {before}"
+            "config.json: {outputs} labels LABEL_0, … in place of the base's {labels}"
         ))
     }
 
@@ -115,6 +132,17 @@ impl Configuration {
     }
 }
 
+/// Names in a message before it says how many more there are.
+const NAMED: usize = 6;
+
+fn some(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,18 +157,46 @@ mod tests {
     fn labels_change_only_with_their_number() {
         let text = "{ \"a\":1, \"id2label\": {\"0\": \"no\", \"1\": \"yes\"} }";
         let mut same = configuration(text);
-        assert_eq!(same.set_outputs(2), None);
+        let kept = same.set_head(2, None).unwrap();
+        assert!(kept.contains("keeps the base's classes no, yes"), "{kept}");
         assert_eq!(same.text(), text);
-        assert!(same.set_outputs(1).is_some());
+        assert!(same.set_head(1, None).is_some());
         let new: Value = serde_json::from_str(&same.text()).unwrap();
         let expected = json!({"a": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}});
         assert_eq!(new, expected);
         // Two are taken for granted.
-        assert_eq!(configuration("{}").set_outputs(2), None);
+        assert_eq!(configuration("{}").set_head(2, None), None);
         let mut stated = configuration("{\"num_labels\": 5}");
-        assert_eq!(stated.set_outputs(5), None);
-        assert!(stated.set_outputs(3).is_some());
+        assert_eq!(stated.set_head(5, None), None);
+        assert!(stated.set_head(3, None).is_some());
         assert!(!stated.text().contains("num_labels"));
+    }
+
+    #[test]
+    fn classes_that_the_adapter_names_take_the_place_of_the_bases() {
+        let known = |classes: &[&str]| Outputs::Classes {
+            classes: classes.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let mut base = configuration(
+            "{\"num_labels\": 2, \"id2label\": {\"0\": \"no\", \"1\": \"yes\"}, \
+             \"problem_type\": \"multi_label_classification\"}",
+        );
+        let said = base.set_head(2, Some(&known(&["ham", "spam"]))).unwrap();
+        assert_eq!(
+            said,
+            "config.json: the classes ham, spam in place of the base's no, yes"
+        );
+        let new: Value = serde_json::from_str(&base.text()).unwrap();
+        let expected = json!({
+            "id2label": {"0": "ham", "1": "spam"}, "label2id": {"ham": 0, "spam": 1},
+            "problem_type": "single_label_classification",
+        });
+        assert_eq!(new, expected);
+        // The same again changes nothing, so that the text is the base's.
+        let text = base.text();
+        let mut same = configuration(&text);
+        assert_eq!(same.set_head(2, Some(&known(&["ham", "spam"]))), None);
+        assert_eq!(same.text(), text);
     }
 
     #[test]

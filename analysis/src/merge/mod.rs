@@ -39,10 +39,12 @@ use serde_json::{Map, json};
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Other};
 use crate::audit::{Kind, adapter_file, natural_order};
+use crate::classes::Outputs;
 use crate::resize::{NewType, write_json};
 use crate::writer::{NewTensor, write_each};
 use configuration::Configuration;
 pub use files::copy_companions;
+pub(crate) use plan::is_head;
 use plan::{Change, Plan};
 pub use record::{Merge, Merged, TensorMerge};
 use shard::{Origin, shards};
@@ -59,7 +61,7 @@ pub struct MergeOptions {
 
 /// Merges the adapter at `adapter`, a file or a folder of one, into the checkpoint `base`, a folder or
 /// file, and writes the result into the new folder `out`: weights as safetensors in the base's shards,
-/// `config.json` and tokenizer as they were (another number of labels where the head has one), and the
+/// `config.json` and tokenizer as they were (other labels where the adapter has another head), and the
 /// record as `merge.json`. The folder is there whole or not at all. `progress` is called after each
 /// tensor, with how many are done and how many there are.
 ///
@@ -112,7 +114,7 @@ pub fn merge(
     };
     let shards = shards(weights, &opened, &plan, options.dtype)?;
     let from = files::folder_of(base);
-    let (configuration, mut notes) = configured(&from, &plan, options)?;
+    let (configuration, mut notes) = configured(&from, &file, &plan, options)?;
     notes.extend(absent(&opened, &others));
     if let Some(prefix) = plan.prefix() {
         notes.push(format!(
@@ -221,10 +223,20 @@ impl<P: Fn(usize, usize) + Sync> Writing<'_, P> {
 /// The base's configuration as the merged checkpoint needs it, and what there is to say.
 fn configured(
     folder: &Path,
+    adapter: &Path,
     plan: &Plan<'_>,
     options: &MergeOptions,
 ) -> Result<(Option<Configuration>, Vec<String>), Error> {
     let mut notes = Vec::new();
+    let known = Outputs::beside(adapter)?;
+    if let (Some(known), Some(outputs)) = (&known, plan.outputs)
+        && known.count() != outputs
+    {
+        let expected = format!("what the {outputs} outputs of the adapter's head are");
+        let found = format!("{} outputs", known.count());
+        let path = adapter.with_file_name("rankwise.json");
+        return Err(Error::format(&path, "predicts", expected, found));
+    }
     let Some(mut configuration) = Configuration::read(folder)? else {
         return Ok((
             None,
@@ -232,7 +244,7 @@ fn configured(
         ));
     };
     if let Some(outputs) = plan.outputs {
-        notes.extend(configuration.set_outputs(outputs));
+        notes.extend(configuration.set_head(outputs, known.as_ref()));
     }
     if let Some(dtype) = options.dtype {
         configuration.set_type(dtype);

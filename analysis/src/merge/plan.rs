@@ -146,10 +146,7 @@ impl<'a> Plan<'a> {
         let owner = path
             .rsplit_once('.')
             .map_or(path.as_str(), |(owner, _)| owner);
-        let is_head = HEADS.iter().any(|head| {
-            let rest = owner.strip_suffix(head);
-            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        });
+        let is_head = is_head(owner);
         if is_head && path.ends_with(".weight") && other.effect == Effect::Replaces {
             self.outputs = shape.first().copied();
         }
@@ -219,6 +216,14 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the module's number of outputs is the task's.
+pub(crate) fn is_head(module: &str) -> bool {
+    HEADS.iter().any(|head| {
+        let rest = module.strip_suffix(head);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
 }
 
 /// How the names of the base differ from the adapter's.

@@ -13,6 +13,7 @@ use rankwise_data::{read_text, write_atomic};
 use serde_json::{Map, Value, json};
 
 use crate::Error;
+use crate::adapter::twin;
 
 /// What PEFT's configurations of all methods have in common, and a LoRA keeps when it takes the place
 /// of another method.
@@ -97,6 +98,24 @@ impl Configuration {
             ("use_dora", json!(false)),
         ] {
             self.fields.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Has the keys that are whole names fit the names in memory too, of modules that have others there.
+    pub fn name_twins(&mut self) {
+        for name in ["rank_pattern", "alpha_pattern"] {
+            let Some(Value::Object(pattern)) = self.fields.get_mut(name) else {
+                continue;
+            };
+            *pattern = std::mem::take(pattern)
+                .into_iter()
+                .map(|(key, value)| {
+                    let own = key.strip_prefix('^').map(|own| own.replace('\\', ""));
+                    let twin = own.as_deref().and_then(twin);
+                    let both = twin.map(|twin| format!("^(?:{}|{})", &key[1..], &only(&twin)[1..]));
+                    (both.unwrap_or(key), value)
+                })
+                .collect();
         }
     }
 

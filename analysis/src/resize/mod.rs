@@ -24,13 +24,13 @@ mod truncation;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rankwise_data::{check_free, write_folder};
+use rankwise_data::{check_free, read_text, write_atomic, write_folder};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::adapter::{Adapter, Beside, Format, Module, Pattern};
+use crate::adapter::{Adapter, Beside, Format, Module, Pattern, twin};
 use crate::audit::{FindingKind, adapter_file};
 use crate::writer::{NewTensor, write_tensors};
 use configuration::Configuration;
@@ -246,6 +246,27 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     }
     let records: Vec<ModuleResize> = made.iter().map(|m| m.record.clone()).collect();
     tensors.extend(made.into_iter().flat_map(|m| m.tensors));
+    if adapter.has_twins {
+        let twins: Vec<_> = tensors
+            .iter()
+            .filter_map(|tensor| {
+                let name = twin(&tensor.name)?;
+                Some(NewTensor {
+                    name,
+                    ..tensor.clone()
+                })
+            })
+            .collect();
+        tensors.extend(twins);
+        if let Some(configuration) = &mut configuration {
+            configuration.name_twins();
+        }
+        notes.push(
+            "each tensor of a block twice, as before: as transformers 4 and as transformers 5 calls \
+             its module"
+                .to_owned(),
+        );
+    }
     let old_bytes = source
         .tensors()
         .values()
@@ -276,6 +297,14 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
         write_tensors(&folder.join(&resized.file), tensors, &texts, source)?;
         if let Some(configuration) = &configuration {
             configuration.write(folder)?;
+        }
+        // What it says of the head's outputs, and of where the adapter came from, is still so.
+        let origin = file.with_file_name("rankwise.json");
+        if origin.is_file() {
+            let text = read_text(&origin)?;
+            write_atomic(&folder.join("rankwise.json"), |out| {
+                out.write_all(text.as_bytes())
+            })?;
         }
         write_json(&folder.join("resize.json"), &resized)
     })?;

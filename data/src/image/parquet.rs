@@ -43,7 +43,7 @@ pub(super) fn read(
             let column = |name: &str| frame.column(name).map_err(|error| missing(path, &error));
             let images = encoded(path, column(&image_column)?)?;
             let images = images.binary().map_err(|error| missing(path, &error))?;
-            let found = Labels::of(path, column(&label_column)?)?;
+            let found = Labels::of(path, column(&label_column)?)?.trimmed();
             for (index, row) in rows.clone().enumerate() {
                 let item = item(
                     path,

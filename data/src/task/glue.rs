@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, Lines};
-use super::{Target, TextExample, TextSet};
+use super::{Target, TextExample, TextSet, label};
 use crate::part::list;
 use crate::shard::{Labels, Shard};
 use crate::{Error, Part, Provenance, SkipBad, parquet_files};
@@ -47,6 +47,13 @@ pub enum GlueTask {
 
 /// What a layout calls its columns: the first text, the second, the label.
 type Columns = (&'static str, Option<&'static str>, &'static str);
+
+/// Where a part is.
+enum Files {
+    Tsv(PathBuf),
+    Parquet(Vec<PathBuf>),
+    None,
+}
 
 impl GlueTask {
     /// The nine.
@@ -143,27 +150,23 @@ impl GlueTask {
     /// [`Error::Io`]; [`Error::Format`] naming the folder without such files (GLUE's test parts have
     /// no labels), the column that is missing, or the line or row whose label is none.
     pub fn read(self, folder: &Path, part: Part, skip: &mut SkipBad) -> Result<TextSet, Error> {
-        let inside = [self.folder(), self.name()].map(|name| folder.join(name));
-        let inside = inside.into_iter().find(|folder| folder.is_dir());
-        let folder = inside.as_deref().unwrap_or(folder);
         let mut notes = Vec::new();
-        let (files, examples) = match self.tsv(folder, part)? {
-            Some(path) => {
+        let (files, examples) = match self.found(folder, part)? {
+            Files::Tsv(path) => {
                 let examples = self.read_tsv(&path, skip, &mut notes)?;
                 (vec![path], examples)
             }
-            None => {
-                let files = parquet_files(folder, part)?;
-                if files.is_empty() || part == Part::Test {
-                    let expected = "train or validation files of GLUE, as TSV or Parquet";
-                    let found = format!("none for {part}");
-                    return Err(Error::format(folder, self.folder(), expected, found));
-                }
+            Files::Parquet(files) => {
                 let mut examples = Vec::new();
                 for path in &files {
                     self.read_parquet(path, skip, &mut examples)?;
                 }
                 (files, examples)
+            }
+            Files::None => {
+                let expected = "train or validation files of GLUE, as TSV or Parquet";
+                let found = format!("none for {part}");
+                return Err(Error::format(folder, self.folder(), expected, found));
             }
         };
         if examples.is_empty() {
@@ -186,6 +189,28 @@ impl GlueTask {
                 .map(|&class| class.to_owned())
                 .collect(),
             provenance: Provenance { files, notes },
+        })
+    }
+
+    /// Whether `folder`, or the task's folder inside it, has files of a part that can be read.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has(self, folder: &Path, part: Part) -> Result<bool, Error> {
+        Ok(!matches!(self.found(folder, part)?, Files::None))
+    }
+
+    fn found(self, folder: &Path, part: Part) -> Result<Files, Error> {
+        let inside = [self.folder(), self.name()].map(|name| folder.join(name));
+        let inside = inside.into_iter().find(|folder| folder.is_dir());
+        let folder = inside.as_deref().unwrap_or(folder);
+        if let Some(path) = self.tsv(folder, part)? {
+            return Ok(Files::Tsv(path));
+        }
+        let files = parquet_files(folder, part)?;
+        Ok(match files.is_empty() || part == Part::Test {
+            true => Files::None,
+            false => Files::Parquet(files),
         })
     }
 
@@ -285,8 +310,9 @@ impl GlueTask {
                 .ok_or_else(|| (expected(), found()));
         }
         let classes = self.classes();
-        let index = classes.iter().position(|&class| class == text);
-        let index = index.or_else(|| text.trim().parse().ok());
+        let index = label::place(text, classes).or_else(|| label::index(text));
+        // Truth values of a column are indices.
+        let index = index.or_else(|| label::value(text).map(usize::from));
         match index.filter(|&index| index < classes.len()) {
             Some(index) => Ok(Target::Class(index as u32)),
             None => Err((format!("one of {}", classes.join(", ")), found())),

@@ -1,6 +1,7 @@
 //! Text tasks: what a trainer reads, whatever its file.
 
 mod glue;
+pub(crate) mod label;
 mod lines;
 mod records;
 mod squad;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::TextColumns;
+use super::{TextColumns, label};
 use crate::csv::Records;
 use crate::rows::utf8;
 use crate::shard::{Labels, Shard};
@@ -142,7 +142,7 @@ impl Reading<'_> {
             match record.get(wanted) {
                 Some(Value::String(text)) => Ok(text.clone()),
                 Some(Value::Number(number)) if is_label => Ok(number.to_string()),
-                Some(Value::Bool(truth)) if is_label => Ok(u8::from(*truth).to_string()),
+                Some(Value::Bool(value)) if is_label => Ok(label::truth(*value).to_owned()),
                 found => {
                     let found = match found {
                         None => "none".to_owned(),

@@ -1,12 +1,13 @@
 //! Tables of texts with labels: CSV, TSV, JSON and Parquet with columns of any name.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::records::{Raw, Reading};
-use super::{Target, TextExample, TextSet};
+use super::{Target, TextExample, TextSet, label};
 use crate::{Error, Provenance, SkipBad};
 
 /// Which columns hold what.
@@ -35,7 +36,8 @@ pub struct TextColumns {
     pub regression: bool,
     /// The classes in the order of their indices; a label is one of them or the index of one. By
     /// default the file's own (as the Hub's library writes them into Parquet), or the labels that
-    /// there are: sorted, as numbers if all are whole.
+    /// there are: sorted, as numbers if all are whole. Spaces around a label are no part of it, and
+    /// `1.0` is `1`.
     pub classes: Option<Vec<String>>,
 }
 
@@ -68,7 +70,8 @@ impl TextColumns {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] naming the file and the column that is missing, or the line,
-    /// record or row that is wrong or whose label is none of the classes.
+    /// record or row that is wrong, has no label or one that is none of the classes; or if the labels
+    /// are scores and no regression was asked for.
     pub fn read(&self, files: &[PathBuf], skip: &mut SkipBad) -> Result<TextSet, Error> {
         let mut raws = Vec::new();
         let mut known = self.classes.clone();
@@ -102,22 +105,41 @@ impl TextColumns {
             let path = files.first().map_or(Path::new("."), PathBuf::as_path);
             return Err(Error::format(path, "examples", "at least one", "none"));
         }
-        let classes = match self.regression {
-            true => Vec::new(),
-            false => known.unwrap_or_else(|| collect(&raws)),
+        let wrong = |raw: &Raw, expected: String| {
+            let (file, what) = &raw.origin;
+            let found = match raw.label.trim() {
+                "" => "nothing".to_owned(),
+                _ => format!("the label {:?}", raw.label),
+            };
+            Error::format(&files[*file], &**what, expected, found)
         };
-        let mut examples = Vec::with_capacity(raws.len());
+        let mut labelled = Vec::with_capacity(raws.len());
         for raw in raws {
-            let target = self.target(&raw.label, &classes).map_err(|expected| {
-                let (file, what) = raw.origin;
-                Error::format(
-                    &files[file],
-                    what,
-                    expected,
-                    format!("the label {:?}", raw.label),
-                )
-            });
-            if let Some(target) = skip.take(target)? {
+            let raw = match self.is_label(&raw.label, known.as_deref()) {
+                true => Ok(raw),
+                false => Err(wrong(&raw, "a label".to_owned())),
+            };
+            labelled.extend(skip.take(raw)?);
+        }
+        let classes = match (self.regression, known) {
+            (true, _) => Vec::new(),
+            (false, Some(known)) => known,
+            (false, None) => {
+                if let Some(raw) = score(&labelled) {
+                    let expected = "a class (task.columns.regression = true if the labels are \
+                                    scores to be predicted, task.columns.classes if they are names)";
+                    return Err(wrong(raw, expected.to_owned()));
+                }
+                collect(&labelled)
+            }
+        };
+        let mut examples = Vec::with_capacity(labelled.len());
+        let mut indices = vec![0_usize; files.len()];
+        for raw in labelled {
+            let target = self.target(&raw.label, &classes);
+            let target = target.map_err(|expected| wrong(&raw, expected));
+            if let Some((target, is_index)) = skip.take(target)? {
+                indices[raw.origin.0] += usize::from(is_index);
                 examples.push(TextExample {
                     first: raw.first,
                     second: raw.second,
@@ -125,6 +147,16 @@ impl TextColumns {
                 });
             }
         }
+        let read_as = files.iter().zip(indices).filter(|(_, count)| *count > 0);
+        let notes = read_as.map(|(path, count)| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let (first, last) = (classes.first(), classes.last());
+            let ends = first.zip(last).map_or(String::new(), |(first, last)| {
+                format!(": 0 is {first}, {} is {last}", classes.len() - 1)
+            });
+            format!("{name}: {count} labels were read as numbers of classes{ends}")
+        });
+        let notes = notes.collect();
         if examples.is_empty() {
             return Err(Error::format(&files[0], "examples", "at least one", "none"));
         }
@@ -133,40 +165,60 @@ impl TextColumns {
             classes,
             provenance: Provenance {
                 files: files.to_vec(),
-                notes: Vec::new(),
+                notes,
             },
         })
     }
 
-    /// What a label means, or what was expected.
-    fn target(&self, label: &str, classes: &[String]) -> Result<Target, String> {
+    /// Whether the text is a label at all.
+    fn is_label(&self, text: &str, known: Option<&[String]>) -> bool {
+        let is_known = || known.is_some_and(|known| label::place(text, known).is_some());
+        !label::is_missing(text) || (!text.trim().is_empty() && (self.regression || is_known()))
+    }
+
+    /// What a label means, and whether it is a class's number; or what was expected.
+    fn target(&self, text: &str, classes: &[String]) -> Result<(Target, bool), String> {
         if self.regression {
-            let score: Option<f32> = label.trim().parse().ok();
+            let score: Option<f32> = text.trim().parse().ok();
             let score = score.filter(|score| score.is_finite());
-            return score.map(Target::Score).ok_or("a number".to_owned());
+            let score = score.map(|score| (Target::Score(score), false));
+            return score.ok_or("a number".to_owned());
         }
-        let index = classes.iter().position(|class| class == label);
+        if let Some(place) = label::place(text, classes) {
+            return Ok((Target::Class(place as u32), false));
+        }
         // Where the names are numbers, a number is a name.
-        let are_words = || classes.iter().all(|class| class.parse::<i64>().is_err());
-        let index = index.or_else(|| label.trim().parse().ok().filter(|_| are_words()));
+        let are_words = || classes.iter().all(|class| class.parse::<f64>().is_err());
+        let index = label::index(text).filter(|_| are_words());
         match index.filter(|&index| index < classes.len()) {
-            Some(index) => Ok(Target::Class(index as u32)),
+            Some(index) => Ok((Target::Class(index as u32), true)),
             None => Err(format!("one of {} classes or its index", classes.len())),
         }
     }
 }
 
-/// Every label once, in order: as numbers if all are whole.
-fn collect(raws: &[Raw]) -> Vec<String> {
-    let labels: BTreeSet<&str> = raws.iter().map(|raw| raw.label.as_str()).collect();
-    // `007` is a name.
-    let number = |label: &&str| {
-        label
-            .parse()
-            .ok()
-            .filter(|n: &i64| n.to_string() == **label)
+/// The first label that is a number and not whole, if all are numbers.
+fn score(raws: &[Raw]) -> Option<&Raw> {
+    let number = |raw: &Raw| -> Option<f64> {
+        let number = raw.label.trim().parse().ok();
+        number.filter(|number: &f64| number.is_finite())
     };
-    let whole: Option<BTreeSet<i64>> = labels.iter().map(number).collect();
+    let are_numbers = raws.iter().all(|raw| number(raw).is_some());
+    let is_score = |raw: &&Raw| number(raw).is_some_and(|number| number.fract() != 0.0);
+    raws.iter().find(is_score).filter(|_| are_numbers)
+}
+
+/// Every label once, in order: as numbers if all are whole. Truth values among numbers are numbers.
+fn collect(raws: &[Raw]) -> Vec<String> {
+    let labels: BTreeSet<Cow<'_, str>> = raws.iter().map(|raw| label::plain(&raw.label)).collect();
+    // `007` is a name.
+    let number = |label: &str| label.parse().ok().filter(|n: &i64| n.to_string() == label);
+    let truth = |label: &str| label::value(label).map(i64::from);
+    let has_numbers = labels.iter().any(|label| number(label).is_some());
+    let whole: Option<BTreeSet<i64>> = labels
+        .iter()
+        .map(|label| number(label).or_else(|| truth(label).filter(|_| has_numbers)))
+        .collect();
     match whole {
         Some(mut whole) if whole.first() == Some(&0) && whole.len() > 1 => {
             // Indices: a class without an example keeps its place, so that they are not shifted.
@@ -177,6 +229,16 @@ fn collect(raws: &[Raw]) -> Vec<String> {
             whole.iter().map(i64::to_string).collect()
         }
         Some(whole) => whole.iter().map(i64::to_string).collect(),
-        None => labels.into_iter().map(str::to_owned).collect(),
+        None => {
+            let mut names: Vec<String> = Vec::with_capacity(labels.len());
+            for label in labels {
+                // `true` and `True` are one class.
+                let same = |name: &String| truth(&label).is_some() && truth(name) == truth(&label);
+                if !names.iter().any(same) {
+                    names.push(label.into_owned());
+                }
+            }
+            names
+        }
     }
 }

@@ -71,6 +71,7 @@ impl Made<'_> {
             config_sha256: String::new(),
             data_sha256: hashes(["train.tsv", "dev.tsv"]),
             model_sha256: hashes(["config.json", "model.safetensors"]),
+            classes: Vec::new(),
             platform: "any".to_owned(),
             stop: TuneStop::Completed,
             steps: 20,

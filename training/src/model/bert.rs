@@ -115,6 +115,10 @@ impl Bert {
         })
     }
 
+    pub fn is_roberta(&self) -> bool {
+        self.is_roberta
+    }
+
     pub fn prefix(&self) -> &'static str {
         if self.is_roberta { "roberta." } else { "bert." }
     }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use rankwise_analysis::named_classes;
 use rankwise_data::ImageProcessor;
 use serde_json::{Map, Value};
 
@@ -59,6 +60,14 @@ impl ModelConfig {
         self
     }
 
+    /// The standard deviation that new weights are drawn with.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it is no such number.
+    pub fn spread(&self) -> Result<f64, Error> {
+        self.number_or("initializer_range", 0.02)
+    }
+
     /// An error about `key`.
     pub fn wrong(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Model {
@@ -77,6 +86,14 @@ impl ModelConfig {
 
     fn value(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The classes that its head's outputs are named after ([`named_classes`]).
+    ///
+    /// # Errors
+    /// In words, if the names contradict themselves.
+    pub fn classes(&self) -> Result<Option<Vec<String>>, String> {
+        named_classes(&self.values)
     }
 
     /// How images are made ready where no `preprocessor_config.json` says it: at the model's own size,

@@ -52,7 +52,7 @@ impl Loaded {
             checkpoint: &checkpoint,
             architecture: &architecture,
             seed,
-            spread: config.number_or("initializer_range", 0.02)?,
+            spread: config.spread()?,
             used: BTreeSet::new(),
             drawn: Vec::new(),
             faults: Vec::new(),
@@ -82,6 +82,45 @@ impl Loaded {
             drawn,
             unused,
         })
+    }
+
+    /// Where the layer of the task's outputs is.
+    pub fn output_layer(&self) -> Option<usize> {
+        let mut modules = self.modules.0.iter();
+        modules.rposition(|module| module.declared.is_head)
+    }
+
+    /// Whether the checkpoint has a module's weight.
+    pub fn has_weight_of(&self, at: usize) -> bool {
+        let name = self.modules.0[at].declared.weight_name();
+        !self.drawn.contains(&name)
+    }
+
+    /// Draws a module's numbers from the seed, as if the checkpoint did not have them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn redraw(&mut self, at: usize, seed: u64, spread: f64) -> Result<(), Error> {
+        let Module {
+            declared,
+            weight,
+            bias,
+            ..
+        } = &mut self.modules.0[at];
+        let own = [
+            (Some(declared.weight_name()), Some(weight)),
+            (declared.bias_name(), bias.as_mut()),
+        ];
+        for (name, value) in own {
+            if let (Some(name), Some(Value::Frozen(value))) = (name, value) {
+                let drawn = draw(declared, &name, value.dims(), seed, spread)?;
+                *value = drawn.to_dtype(value.dtype())?.to_device(value.device())?;
+                if !self.drawn.contains(&name) {
+                    self.drawn.push(name);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A model of that configuration with random weights, for measuring and for tests.
@@ -181,7 +220,7 @@ impl Reading<'_> {
             return Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?);
         }
         self.drawn.push(name.to_owned());
-        self.draw(module, name, shape)
+        draw(module, name, shape, self.seed, self.spread)
     }
 
     /// The name that the checkpoint has for `name`.
@@ -211,17 +250,6 @@ impl Reading<'_> {
             .find(|name| self.checkpoint.shape(name).is_some())
     }
 
-    /// N(0, spread²) for weights, zero for biases, each from its own stream.
-    fn draw(&self, module: &Declared, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let count = shape.iter().product();
-        let values = if module.bias_name().as_deref() == Some(name) {
-            vec![0.0; count]
-        } else {
-            normal(self.seed, &format!("head {name}"), count, self.spread)
-        };
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
-    }
-
     fn finish(self) -> Result<(Vec<String>, Vec<String>), Error> {
         if !self.faults.is_empty() {
             let more = self.faults.len().saturating_sub(NAMED);
@@ -244,6 +272,23 @@ impl Reading<'_> {
         });
         Ok((self.drawn, unused.map(str::to_owned).collect()))
     }
+}
+
+/// N(0, spread²) for weights, zero for biases, each from its own stream.
+fn draw(
+    module: &Declared,
+    name: &str,
+    shape: &[usize],
+    seed: u64,
+    spread: f64,
+) -> Result<Tensor, Error> {
+    let count = shape.iter().product();
+    let values = if module.bias_name().as_deref() == Some(name) {
+        vec![0.0; count]
+    } else {
+        normal(seed, &format!("head {name}"), count, spread)
+    };
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
 /// Whether a tensor is one that old checkpoints saved although nothing learned it: numbers of

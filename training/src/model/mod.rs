@@ -141,6 +141,23 @@ impl Architecture {
         }
     }
 
+    /// Where transformers has the models of this architecture, and what their names begin with.
+    pub fn library(&self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::Bert(bert) if bert.is_roberta() => {
+                ("transformers.models.roberta.modeling_roberta", "Roberta")
+            }
+            Self::Bert(_) => ("transformers.models.bert.modeling_bert", "Bert"),
+            Self::Deberta(_) => (
+                "transformers.models.deberta_v2.modeling_deberta_v2",
+                "DebertaV2",
+            ),
+            Self::Gpt2(_) => ("transformers.models.gpt2.modeling_gpt2", "GPT2"),
+            Self::Vit(_) => ("transformers.models.vit.modeling_vit", "ViT"),
+            Self::SmallVit(_) => return None,
+        })
+    }
+
     /// The name that newer programs have for a module or tensor, where it is not the checkpoint's:
     /// adapters made with them use it.
     pub fn alias(&self, name: &str) -> Option<String> {

@@ -53,6 +53,7 @@ impl Run<'_> {
                 evaluate(
                     &self.trainer.tuned,
                     set,
+                    self.data.order.as_deref(),
                     skip,
                     size,
                     self.dtype,
@@ -111,6 +112,7 @@ impl Run<'_> {
             },
             data_sha256: state.notes.inputs.data.clone(),
             model_sha256: state.notes.inputs.model.clone(),
+            classes: self.data.classes.clone(),
             platform: config.device.platform(),
             stop,
             steps: state.steps.len() as u64,

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use ndarray::{ArrayView2, Axis, Slice};
-use rankwise_analysis::{TrainedAdapter, TrainedModule, TrainedTensor};
+use rankwise_analysis::{Outputs, TrainedAdapter, TrainedModule, TrainedTensor};
 
 use super::Prepared;
 use crate::Error;
@@ -46,6 +46,32 @@ impl Beginning {
     pub fn rank(&self) -> usize {
         let ranks = self.adapter.modules.iter().map(|module| module.a.nrows());
         ranks.max().unwrap_or(0)
+    }
+
+    /// What the outputs of the adapter's head are, if that is said beside it.
+    ///
+    /// # Errors
+    /// [`Error::Analysis`] if it is said in another form.
+    pub fn outputs(&self) -> Result<Option<Outputs>, Error> {
+        Ok(Outputs::beside(&self.adapter.path)?)
+    }
+
+    /// Whether the adapter has the weight of the model's module `at`.
+    pub fn has_weight_of(&self, at: usize, modules: &[Declared]) -> bool {
+        let mut whole = self.adapter.whole.iter();
+        whole.any(|tensor| {
+            let owner = self.owner(tensor, modules);
+            matches!(owner, Ok((owner, Part::Weight)) if owner == at)
+                && tensor.shape == modules[at].shape
+        })
+    }
+
+    /// Leaves the adapter's tensors of the model's module `at` aside.
+    pub fn leave_out(&mut self, at: usize, modules: &[Declared]) {
+        let mut whole = std::mem::take(&mut self.adapter.whole);
+        whole
+            .retain(|tensor| !matches!(self.owner(tensor, modules), Ok((owner, _)) if owner == at));
+        self.adapter.whole = whole;
     }
 
     /// The method on the adapter's modules, with its ranks and scales.

@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 use rankwise_data::ImageProcessor;
 
 use super::beginning::Beginning;
+use super::classes::settle;
 use super::config::{OptimizerName, TuneConfig, TunePrecision};
 use super::data::{Source, Sources, TuneData};
 use super::memory::explained_while_loading;
@@ -16,7 +17,7 @@ use super::trainer::Trainer;
 use super::{Prepared, Tuned};
 use crate::Error;
 use crate::engine::optimizer::Rule;
-use crate::model::{Loaded, PatchEmbedding};
+use crate::model::{Loaded, ModelConfig, PatchEmbedding};
 
 impl<'a> Run<'a> {
     pub fn new(
@@ -24,7 +25,7 @@ impl<'a> Run<'a> {
         sources: &'a Sources,
         device: Device,
     ) -> Result<Self, Error> {
-        let data = TuneData::read(&config.task, sources, config.seed)?;
+        let mut data = TuneData::read(&config.task, sources, config.seed)?;
         let (dtype, trained) = match config.precision {
             TunePrecision::F32 => (DType::F32, DType::F32),
             TunePrecision::F64 => (DType::F64, DType::F64),
@@ -33,7 +34,14 @@ impl<'a> Run<'a> {
         let loaded = Loaded::read(&sources.model, data.head, config.seed, dtype, &device);
         let mut loaded =
             loaded.map_err(|error| explained_while_loading(error, &config.device.to_string()))?;
-        let mut notes = Vec::new();
+        let mut beginning = match &config.model.adapter {
+            Some(path) => Some(Beginning::read(path)?),
+            None => None,
+        };
+        let model = ModelConfig::read(&sources.model)?;
+        let settled = settle(config, &model, &mut data, &mut loaded, beginning.as_mut())?;
+        let mut notes: Vec<String> = settled.into_iter().collect();
+        notes.extend(data.class_notes());
         let mut drawn = std::mem::take(&mut loaded.drawn);
         if !loaded.unused.is_empty() {
             notes.push(format!(
@@ -64,10 +72,9 @@ impl<'a> Run<'a> {
             }
         }
         let mut adapter = None;
-        let tuned = match &config.model.adapter {
+        let tuned = match &beginning {
             None => Tuned::new(loaded, &config.method, config.seed, trained, &device)?,
-            Some(path) => {
-                let beginning = Beginning::read(path)?;
+            Some(beginning) => {
                 adapter = Some(beginning.file().to_owned());
                 let table = beginning.fitted(&config.method, &loaded.modules)?;
                 let mut prepared = Prepared::new(loaded, &table, config.seed)?;

@@ -59,6 +59,10 @@ pub struct ModelSettings {
     /// are adapted, R and α.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
+    /// Whether the layer of the task's outputs is drawn from the seed, whatever the checkpoint and the
+    /// adapter have.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
 }
 
 /// The `[task]` part.

@@ -25,10 +25,12 @@ pub struct Scores {
     pub metrics: Vec<(String, Option<f64>)>,
 }
 
-/// Evaluates a set in batches of `size`, which change nothing but the time.
+/// Evaluates a set in batches of `size`, which change nothing but the time; `order` has the output of
+/// each class, where it is not the class's own number.
 pub(super) fn evaluate(
     tuned: &Tuned,
     set: &Evaluated,
+    order: Option<&[u32]>,
     skip: &mut SkipBad,
     size: usize,
     dtype: DType,
@@ -64,7 +66,7 @@ pub(super) fn evaluate(
         Judged::Outputs(metrics) if metrics.as_slice() == [Metric::Loss] => {
             vec![(Metric::Loss, Some(loss))]
         }
-        Judged::Outputs(metrics) => judge(metrics, &outputs, &targets)?,
+        Judged::Outputs(metrics) => judge(metrics, &outputs, &targets, order)?,
         Judged::Answers { questions, windows } => answers(questions, windows, &outputs)?,
     };
     let metrics = metrics
@@ -98,6 +100,7 @@ fn judge(
     metrics: &[Metric],
     outputs: &[Vec<f32>],
     targets: &[Target],
+    order: Option<&[u32]>,
 ) -> Result<Vec<(Metric, Option<f64>)>, Error> {
     if let Some(Target::Value(_)) = targets.first() {
         let predicted: Vec<_> = outputs.iter().map(|row| f64::from(row[0])).collect();
@@ -113,11 +116,16 @@ fn judge(
             .map(|metric| Ok((*metric, metric.of_scores(&predicted, &known)?)))
             .collect();
     }
-    let predicted: Vec<_> = outputs.iter().map(|row| largest(row)).collect();
+    // F₁ is that of the task's second class, whichever output it is.
+    let class = |output: u32| {
+        let place = order.and_then(|order| order.iter().position(|place| *place == output));
+        place.map_or(output, |class| class as u32)
+    };
+    let predicted: Vec<_> = outputs.iter().map(|row| class(largest(row))).collect();
     let known: Vec<_> = targets
         .iter()
         .map(|target| match target {
-            Target::Class(class) => *class,
+            Target::Class(output) => class(*output),
             _ => u32::MAX,
         })
         .collect();
@@ -200,4 +208,33 @@ fn answers(
         (Metric::ExactMatch, Some(scores.exact_match)),
         (Metric::AnswerF1, Some(scores.f1)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of three predictions of the second class are right, of four that are of it: F₁ = 4/7. A head
+    /// with the classes the other way round changes nothing.
+    #[test]
+    fn metrics_are_of_the_tasks_classes() {
+        let predicted = [1, 1, 1, 0, 0, 0];
+        let known = [1, 1, 0, 1, 1, 0];
+        let row = |class: u32| {
+            if class == 1 {
+                vec![0.0, 1.0]
+            } else {
+                vec![1.0, 0.0]
+            }
+        };
+        let judged = |order: Option<&[u32]>| {
+            let place = |class: u32| order.map_or(class, |order| order[class as usize]);
+            let outputs: Vec<_> = predicted.map(|class| row(place(class))).to_vec();
+            let targets = known.map(|class| Target::Class(place(class)));
+            judge(&[Metric::F1, Metric::Accuracy], &outputs, &targets, order).unwrap()
+        };
+        let plain = judged(None);
+        assert!((plain[0].1.unwrap() - 4.0 / 7.0).abs() < 1e-12, "{plain:?}");
+        assert_eq!(judged(Some(&[1, 0])), plain);
+    }
 }

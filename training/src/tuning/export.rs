@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use candle_core::DType;
-use rankwise_analysis::copy_companions;
+use rankwise_analysis::{Outputs, copy_companions};
 use rankwise_data::{create_folder, discard_leftovers, read_text};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::Tuned;
 use super::config::TuneConfig;
@@ -18,7 +18,7 @@ use crate::folder::{write_json, write_tensors};
 pub(super) fn write(
     tuned: &Tuned,
     config: &TuneConfig,
-    classes: &[String],
+    outputs: Option<&Outputs>,
     folder: &Path,
     model: &Path,
 ) -> Result<(), Error> {
@@ -26,17 +26,18 @@ pub(super) fn write(
         write_adapter(
             tuned,
             &config.method,
+            outputs,
             &folder.join("adapter"),
             &config.model.path,
         )
     } else {
-        write_checkpoint(tuned, classes, &folder.join("tuned"), model)
+        write_checkpoint(tuned, outputs, &folder.join("tuned"), model)
     }
 }
 
 fn write_checkpoint(
     tuned: &Tuned,
-    classes: &[String],
+    outputs: Option<&Outputs>,
     folder: &Path,
     model: &Path,
 ) -> Result<(), Error> {
@@ -57,24 +58,8 @@ fn write_checkpoint(
         true => serde_json::from_str(&read_text(&path)?).unwrap_or_default(),
         false => Map::new(),
     };
-    if !classes.is_empty() {
-        let by_number = classes.iter().enumerate();
-        let id2label = by_number
-            .clone()
-            .map(|(at, name)| (at.to_string(), json!(name)));
-        config.insert("id2label".to_owned(), Json::Object(id2label.collect()));
-        let label2id = by_number.map(|(at, name)| (name.clone(), json!(at)));
-        config.insert("label2id".to_owned(), Json::Object(label2id.collect()));
-    }
-    // Of a regression there is one output, where libraries take two for granted.
-    let mut heads = tuned
-        .modules
-        .0
-        .iter()
-        .filter(|module| module.declared.is_head);
-    if classes.is_empty() && heads.any(|module| module.declared.outputs() == 1) {
-        config.insert("id2label".to_owned(), json!({"0": "LABEL_0"}));
-        config.insert("label2id".to_owned(), json!({"LABEL_0": 0}));
+    if let Some(outputs) = outputs {
+        outputs.state(&mut config);
     }
     create_folder(folder)?;
     discard_leftovers(folder)?;

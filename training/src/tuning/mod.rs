@@ -8,6 +8,7 @@ mod beginning;
 mod bench;
 mod building;
 mod change;
+mod classes;
 mod config;
 mod data;
 mod evaluate;

@@ -8,14 +8,22 @@
 //! | VeRA | `VERA`: d, b and the shared projections |
 //! | others (gates, parts taken off the weight, weights that move) | `LORA`: the plain product that the update comes to |
 //!
-//! `rankwise.json` says which method it was and what PEFT calls it. Modules that train as they are (the
-//! head, `train_also`) go into the adapter under PEFT's names for `modules_to_save`.
+//! `rankwise.json` says which method it was, what PEFT calls it, and what the outputs of the head are.
+//! Modules that train as they are (the head, `train_also`) go into the adapter under PEFT's names for
+//! `modules_to_save`.
+//!
+//! PEFT finds the model's class by the task (`task_type`) or by its name (`auto_mapping`): images have
+//! no task there, and the class of questions and answers drops the tokens' types.
+//!
+//! Where transformers 5 has other names in memory than transformers 4, which are the checkpoint's (a
+//! vision transformer's blocks), every tensor is written under both: PEFT 0.21 does not translate them,
+//! and passes over the names that a model does not have.
 
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2};
-use rankwise_analysis::linalg;
+use rankwise_analysis::{Outputs, linalg};
 use rankwise_data::{create_folder, discard_leftovers};
 use serde_json::{Map, Value as Json, json};
 
@@ -24,7 +32,7 @@ use super::change::{Change, factors};
 use crate::Error;
 use crate::folder::{write_json, write_tensors};
 use crate::method::MethodTable;
-use crate::module::{Adapter, Kind, Module, Value};
+use crate::module::{Adapter, Declared, Kind, Module, Value};
 
 /// PEFT's names begin with it.
 const PREFIX: &str = "base_model.model.";
@@ -67,15 +75,18 @@ impl Form {
 
 /// What PEFT's configuration says of one module.
 struct Entry {
-    name: String,
+    /// The module's names: the checkpoint's, and transformers 5's if it is another.
+    names: Vec<String>,
     rank: usize,
     alpha: f64,
 }
 
-/// Writes the adapter's folder; `base` is what the run calls the pretrained model.
+/// Writes the adapter's folder; `base` is what the run calls the pretrained model, `outputs` what its
+/// head predicts (`None`: the next token).
 pub(crate) fn write_adapter(
     tuned: &Tuned,
     method: &MethodTable,
+    outputs: Option<&Outputs>,
     folder: &Path,
     base: &str,
 ) -> Result<(), Error> {
@@ -87,7 +98,9 @@ pub(crate) fn write_adapter(
     for module in &tuned.modules.0 {
         let Some(adapter) = &module.adapter else {
             if push_whole(tuned, module, &mut tensors)? {
-                saved.push(module.declared.name.clone());
+                saved.extend(names(tuned, &module.declared));
+                // A head's layers follow each other.
+                saved.dedup();
             }
             continue;
         };
@@ -101,6 +114,15 @@ pub(crate) fn write_adapter(
     if form == Form::Vera {
         push_projections(tuned, &mut tensors)?;
     }
+    let twins: Named = tensors
+        .iter()
+        .filter_map(|(key, tensor)| {
+            let twin = tuned.architecture.alias(key.strip_prefix(PREFIX)?)?;
+            Some((format!("{PREFIX}{twin}"), tensor.clone()))
+        })
+        .collect();
+    let has_twins = !twins.is_empty();
+    tensors.extend(twins);
     let peft = tuned.rule.peft();
     let words: Map<String, Json> = peft
         .keys
@@ -109,7 +131,8 @@ pub(crate) fn write_adapter(
         .collect();
     let rank = entries.iter().map(|entry| entry.rank).max().unwrap_or(0);
     let alpha = entries.iter().map(|entry| entry.alpha).fold(0.0, f64::max);
-    let targets: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let targets: Vec<&String> = entries.iter().flat_map(|entry| &entry.names).collect();
+    let (task, class) = loading(tuned, outputs);
     let mut config = json!({
         "peft_type": form.name(),
         "base_model_name_or_path": base,
@@ -119,6 +142,8 @@ pub(crate) fn write_adapter(
         "inference_mode": true,
         "modules_to_save": saved,
         "target_modules": targets,
+        "task_type": task,
+        "auto_mapping": class,
     });
     let mut say = |key: &str, value: Json| config[key] = value;
     match form {
@@ -154,21 +179,62 @@ pub(crate) fn write_adapter(
     discard_leftovers(folder)?;
     write_tensors(&folder.join("adapter_model.safetensors"), &tensors, None)?;
     write_json(&folder.join("adapter_config.json"), &config)?;
-    let notes = json!({
+    let mut notes = json!({
         "method": method.method.key(),
         "peft_type": peft.kind.unwrap_or("LORA"),
         "peft_keys": words,
     });
+    if let (Some(outputs), Some(notes)) = (outputs, notes.as_object_mut())
+        && let Ok(Json::Object(outputs)) = serde_json::to_value(outputs)
+    {
+        notes.extend(outputs);
+    }
+    if has_twins {
+        notes["names"] = "each tensor of a block twice: as transformers 4 and as transformers 5 \
+                          calls its module"
+            .into();
+    }
     write_json(&folder.join("rankwise.json"), &notes)
 }
 
 /// Settings of single modules, by whole names.
 fn pattern<'a>(entries: impl Iterator<Item = &'a Entry>, of: impl Fn(&Entry) -> Json) -> Json {
-    Json::Object(
-        entries
-            .map(|entry| (format!("^{}", entry.name), of(entry)))
-            .collect(),
-    )
+    let key = |entry: &Entry| match entry.names.as_slice() {
+        [name] => format!("^{name}"),
+        // One key, as PEFT warns of a key that fits no module.
+        names => format!("^(?:{})", names.join("|")),
+    };
+    Json::Object(entries.map(|entry| (key(entry), of(entry))).collect())
+}
+
+/// PEFT's name of the task, or where the model's class is, for what finds a class by itself.
+fn loading(tuned: &Tuned, outputs: Option<&Outputs>) -> (Option<&'static str>, Option<Json>) {
+    let reads_images = tuned.architecture.patches().is_some();
+    let class = |task: &str| {
+        let (module, family) = tuned.architecture.library()?;
+        Some(json!({"base_model_class": format!("{family}{task}"), "parent_library": module}))
+    };
+    match outputs {
+        Some(Outputs::Classes { .. } | Outputs::Score) if reads_images => {
+            (None, class("ForImageClassification"))
+        }
+        Some(Outputs::Classes { .. } | Outputs::Score) => (Some("SEQ_CLS"), None),
+        Some(Outputs::Span) => (None, class("ForQuestionAnswering")),
+        None => (Some("CAUSAL_LM"), None),
+    }
+}
+
+/// What a module is called in PEFT's configuration. A head of several layers is one module there.
+fn names(tuned: &Tuned, declared: &Declared) -> Vec<String> {
+    let name = match declared.name.split_once('.') {
+        Some((root @ ("classifier" | "score"), _)) if declared.is_head => root,
+        _ => &declared.name,
+    };
+    let alias = tuned.architecture.alias(name);
+    [Some(name.to_owned()), alias]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 type Named = Vec<(String, Tensor)>;
@@ -227,7 +293,7 @@ fn push_product(
         tensors.push((format!("{name}.lora_magnitude_vector"), magnitude));
     }
     Ok(Entry {
-        name: module.declared.name.clone(),
+        names: names(tuned, &module.declared),
         rank,
         alpha: scale * rank as f64,
     })
@@ -251,7 +317,7 @@ fn push_triplet(
         tensors.push((format!("{PREFIX}{name}.lora_E"), gate));
     }
     Ok(Entry {
-        name: name.clone(),
+        names: names(tuned, &module.declared),
         rank,
         alpha: adapter.scale / tuned.rule.scale(1.0, rank),
     })
@@ -275,7 +341,7 @@ fn push_gates(
         }
     }
     Ok(Entry {
-        name: name.clone(),
+        names: names(tuned, &module.declared),
         rank: adapter.a.tensor(&tuned.parameters).dim(0)?,
         alpha: 0.0,
     })

@@ -78,6 +78,9 @@ pub struct TuneSummary {
     pub data_sha256: Vec<(String, String)>,
     /// SHA-256 of the checkpoint's configuration and weights, by name.
     pub model_sha256: Vec<(String, String)>,
+    /// The classes' names in the order of the outputs; none where it is no classification.
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// Operating system, processor and device.
     pub platform: String,
     /// Why the run ended.

@@ -99,7 +99,7 @@ pub fn tune(
             export::write(
                 &run.trainer.tuned,
                 config,
-                &run.data.classes,
+                run.data.outputs().as_ref(),
                 folder.path(),
                 &sources.model,
             )?;
@@ -213,7 +213,7 @@ impl Run<'_> {
                     export::write(
                         &self.trainer.tuned,
                         self.config,
-                        &self.data.classes,
+                        self.data.outputs().as_ref(),
                         &best,
                         self.model,
                     )?;

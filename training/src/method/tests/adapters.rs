@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use rankwise_analysis::Outputs;
 use serde_json::Value as Json;
 
 use super::peft::{CHECKPOINTS, checkpoint, folder, reference_batch};
@@ -13,6 +14,12 @@ use crate::tuning::{Beginning, Prepared, write_adapter};
 
 /// Of logits, absolute; the reference's own error is below 1e-6.
 const LOGITS: f64 = 2e-5;
+
+fn classes() -> Outputs {
+    Outputs::Classes {
+        classes: ["a", "b", "c"].map(str::to_owned).to_vec(),
+    }
+}
 
 /// A model that begins with the adapter in `folder`.
 fn begun(case: &Case, table: &str, folder: &Path) -> Result<(Tuned, Vec<String>), Error> {
@@ -100,7 +107,14 @@ fn what_is_written_begins_a_run_with_the_same_numbers() {
         }
         run.steps(3);
         let folder = tempfile::tempdir().unwrap();
-        write_adapter(&run.tuned, &table, folder.path(), "bert-cls").unwrap();
+        write_adapter(
+            &run.tuned,
+            &table,
+            Some(&classes()),
+            folder.path(),
+            "bert-cls",
+        )
+        .unwrap();
         // A plain product is what any adapter comes to; a gated one goes on as it is.
         let own: Json = read(folder.path());
         let (name, is_own) = match own["peft_type"].as_str().unwrap() {
@@ -168,7 +182,7 @@ fn what_is_written_looks_as_peft_writes_it() {
         let mut run = Run::of(&table, DType::F32);
         run.steps(1);
         let out = tempfile::tempdir().unwrap();
-        write_adapter(&run.tuned, &table, out.path(), "bert-cls").unwrap();
+        write_adapter(&run.tuned, &table, Some(&classes()), out.path(), "bert-cls").unwrap();
         let theirs = folder(&format!("bert-cls-{theirs}"));
         assert_eq!(tensors(out.path()), tensors(&theirs), "{text}");
         let (ours, known) = (read(out.path()), read(&theirs));
@@ -187,6 +201,53 @@ fn what_is_written_looks_as_peft_writes_it() {
                 }
                 _ => assert_eq!(*value, known[key], "{text}: {key}"),
             }
+        }
+    }
+}
+
+/// Transformers 5 has other names for a vision transformer's blocks in memory, and PEFT's adapter of
+/// the same model has those.
+#[test]
+fn adapters_of_images_have_the_names_of_both_versions() {
+    let case = Case::read("vit-cls");
+    let pattern = "name = \"lora\"\nrank_pattern = { \"layer.0.attention.attention.query\" = 3 }";
+    for (text, on) in [
+        (pattern, "name = \"lora\""),
+        ("name = \"dora\"", "name = \"dora\""),
+        ("name = \"adalora\"", "name = \"adalora\"\nrank = 4"),
+        ("name = \"vera\"", "name = \"vera\""),
+    ] {
+        let table = table(text);
+        let loaded = case.load(DType::F32);
+        let tuned = Tuned::new(loaded, &table, 7, DType::F32, &Device::Cpu).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        write_adapter(&tuned, &table, Some(&classes()), out.path(), "vit-cls").unwrap();
+        let ours = tensors(out.path());
+        let of_blocks = |(name, _): &(&String, &Vec<usize>)| name.contains("vit.encoder.layer.");
+        let blocks: Vec<_> = ours.iter().filter(of_blocks).collect();
+        for (name, shape) in &blocks {
+            let (frame, own) = name.split_at("base_model.model.".len());
+            let alias = tuned.architecture.alias(own).unwrap();
+            assert_eq!(ours.get(&format!("{frame}{alias}")), Some(*shape), "{name}");
+        }
+        let modules = tuned.modules.adapters().count();
+        assert!(blocks.len() >= 2 * modules, "{text}: {}", blocks.len());
+        let config = read(out.path());
+        let targets = config["target_modules"].as_array().unwrap();
+        for name in ["vit.encoder.layer.1.output.dense", "vit.layers.1.mlp.fc2"] {
+            assert!(targets.contains(&name.into()), "{name}");
+        }
+        let ranks = config["rank_pattern"].to_string();
+        let both = "query|vit.layers.0.attention.q_proj)";
+        assert_eq!(ranks.contains(both), text == pattern, "{ranks}");
+        let class = &config["auto_mapping"]["base_model_class"];
+        assert_eq!(class, "ViTForImageClassification");
+        assert_eq!(config["task_type"], Json::Null);
+        // Read here, each module is there once.
+        let again = rankwise_analysis::TrainedAdapter::read(out.path()).unwrap();
+        assert_eq!(again.modules.len(), modules, "{text}");
+        if let Err(error) = begun(&case, on, out.path()) {
+            panic!("{text}: {error}");
         }
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn read(
         processor: Arc::clone(&processor),
         augment,
         seed,
+        order: None,
     };
     let augment = Augment {
         flip: settings.flip,
@@ -78,6 +79,7 @@ pub(super) fn read(
     Ok(TuneData {
         head: Head::Classes(classes.len()),
         classes,
+        order: None,
         train: source(train, augment),
         evaluated: vec![Evaluated {
             name: "validation".to_owned(),

@@ -62,6 +62,8 @@ pub(crate) enum Source {
         processor: Arc<ImageProcessor>,
         augment: Augment,
         seed: u64,
+        /// The output of each class, where it is not the class's own number.
+        order: Option<Arc<[u32]>>,
     },
 }
 
@@ -78,7 +80,11 @@ pub(crate) struct Evaluated {
 #[derive(Debug, Clone)]
 pub(crate) struct TuneData {
     pub head: Head,
+    /// The classes in the order of the outputs.
     pub classes: Vec<String>,
+    /// The output of each of the task's classes, where a head has them in another order: metrics are
+    /// defined on the task's.
+    pub order: Option<Arc<[u32]>>,
     pub train: Source,
     pub evaluated: Vec<Evaluated>,
     pub provenance: Vec<Provenance>,
@@ -120,6 +126,7 @@ impl Source {
                 processor,
                 augment,
                 seed,
+                order,
             } => {
                 let (image, origin) = (set.image(index)?, set.origin(index));
                 let pixels = match visit {
@@ -135,9 +142,37 @@ impl Source {
                     types: Vec::new(),
                     pixels,
                     shape: [3, processor.height, processor.width],
-                    target: Target::Class(set.labels()[index]),
+                    target: Target::Class(placed(order.as_deref(), set.labels()[index])),
                 })
             }
+        }
+    }
+
+    /// The class of each item that has one.
+    pub fn classes(&self) -> Box<dyn Iterator<Item = u32> + '_> {
+        match self {
+            Self::Texts(items) => Box::new(items.iter().filter_map(|item| match item.target {
+                Target::Class(class) => Some(class),
+                Target::Value(_) | Target::Span(..) | Target::NextToken => None,
+            })),
+            Self::Images { set, order, .. } => {
+                let labels = set.labels().iter();
+                Box::new(labels.map(|label| placed(order.as_deref(), *label)))
+            }
+        }
+    }
+
+    /// Gives every class the number of its output.
+    fn reorder(&mut self, new: &Arc<[u32]>) {
+        match self {
+            Self::Texts(items) => {
+                for item in Arc::make_mut(items) {
+                    if let Target::Class(class) = &mut item.target {
+                        *class = placed(Some(new), *class);
+                    }
+                }
+            }
+            Self::Images { order, .. } => *order = Some(Arc::clone(new)),
         }
     }
 
@@ -151,7 +186,28 @@ impl Source {
     }
 }
 
+/// The output of a class.
+fn placed(order: Option<&[u32]>, class: u32) -> u32 {
+    let place = order.and_then(|order| order.get(class as usize));
+    place.copied().unwrap_or(class)
+}
+
 impl TuneData {
+    /// Puts the outputs into another order: `order` has the output of each class.
+    pub fn reorder(&mut self, order: Vec<u32>) {
+        let order: Arc<[u32]> = order.into();
+        let mut classes = self.classes.clone();
+        for (class, place) in self.classes.iter().zip(&*order) {
+            classes[*place as usize].clone_from(class);
+        }
+        self.classes = classes;
+        self.train.reorder(&order);
+        for set in &mut self.evaluated {
+            set.source.reorder(&order);
+        }
+        self.order = Some(order);
+    }
+
     /// Reads the task's data with the model's tokenizer or image processor, which lie in the model's folder.
     ///
     /// # Errors
@@ -186,6 +242,14 @@ impl TuneData {
                 }
             },
         };
+        if let [only] = data.classes.as_slice() {
+            return Err(Error::Setting {
+                origin: settings.data.display().to_string(),
+                key: "labels".to_owned(),
+                expected: "at least two classes in the training data".to_owned(),
+                found: format!("one, {only}, whose probability is 1 whatever is trained"),
+            });
+        }
         data.train = data.train.first(settings.limit);
         data.skip = skip;
         Ok(data)

@@ -76,6 +76,7 @@ pub(super) fn read(
     Ok(TuneData {
         head: Head::Span,
         classes: Vec::new(),
+        order: None,
         train,
         evaluated: vec![Evaluated {
             name: "validation".to_owned(),

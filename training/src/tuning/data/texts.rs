@@ -26,11 +26,9 @@ pub(super) fn glue(
     }
     let mut sets = Vec::new();
     for part in parts {
-        match task.read(&settings.data, part, skip) {
-            Ok(set) => sets.push((part.to_string(), set)),
-            // A copy of MNLI without its second validation set.
-            Err(_) if part == Part::Mismatched => {}
-            Err(error) => return Err(error.into()),
+        // A copy of MNLI may be without its second validation set.
+        if part != Part::Mismatched || task.has(&settings.data, part)? {
+            sets.push((part.to_string(), task.read(&settings.data, part, skip)?));
         }
     }
     texts(sets, glue_metrics(task).to_vec(), settings, model)
@@ -137,6 +135,7 @@ fn texts(
     Ok(TuneData {
         head: Head::Classes(outputs),
         classes,
+        order: None,
         train,
         evaluated: evaluated.collect(),
         provenance,
@@ -184,6 +183,7 @@ pub(super) fn language(settings: &TaskSettings, model: &Path) -> Result<TuneData
     Ok(TuneData {
         head: Head::NextToken,
         classes: Vec::new(),
+        order: None,
         train,
         evaluated: vec![Evaluated {
             name: "validation".to_owned(),
