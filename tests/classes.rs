@@ -52,14 +52,7 @@ impl Bench {
 
     fn train(&self, model: &Path, data: &str, out: &str, extra: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_rankwise"))
-            .args([
-                "train",
-                "--quiet",
-                "--task",
-                "text",
-                "--learning-rate",
-                "1e-2",
-            ])
+            .args(["train", "--quiet", "--task", "text"])
             .args(["--set", "schedule.batch_size=8", "--model"])
             .arg(model)
             .arg("--data")
@@ -105,7 +98,7 @@ fn has_note(summary: &Value, wanted: &str) -> bool {
         .any(|note| note.as_str().unwrap().contains(wanted))
 }
 
-const LONG: [&str; 4] = ["--epochs", "12", "--set", "schedule.warmup_ratio=0"];
+const LONG: [&str; 4] = ["--epochs", "30", "--learning-rate", "5e-3"];
 /// Nothing is trained, so that the accuracy is that of what the run begins with.
 const STILL: [&str; 4] = ["--epochs", "1", "--learning-rate", "0"];
 
@@ -180,21 +173,12 @@ fn a_checkpoints_head_is_used_by_name() {
 
 #[test]
 fn an_adapters_head_is_used_by_name_or_not_at_all() {
-    let bench = Bench::new("roberta-cls", ["frost", "rain", "sun"]);
-    // A tokenizer of words for a model that usually has another.
+    let bench = Bench::new("bert-cls", ["frost", "rain", "sun"]);
     let mut config = json_of(&bench.path("model/config.json"));
     config["id2label"] = json!({"0": "joy", "1": "anger", "2": "fear"});
     config["label2id"] = json!({"joy": 0, "anger": 1, "fear": 2});
     config["problem_type"] = json!("multi_label_classification");
-    let bench = match fs::write(bench.path("model/config.json"), config.to_string()) {
-        Ok(()) => bench,
-        Err(error) => panic!("{error}"),
-    };
-    fs::write(
-        bench.path("model/tokenizer_config.json"),
-        r#"{"tokenizer_class": "BertTokenizer"}"#,
-    )
-    .unwrap();
+    fs::write(bench.path("model/config.json"), config.to_string()).unwrap();
     let model = bench.path("model");
     let first = with(&LONG, &["--rank", "4"]);
     let (run, summary) = bench.run(&model, "data", "first", &first);
@@ -209,7 +193,6 @@ fn an_adapters_head_is_used_by_name_or_not_at_all() {
     assert_eq!(beside["classes"], json!(["frost", "rain", "sun"]));
     let config = json_of(&adapter.join("adapter_config.json"));
     assert_eq!(config["task_type"], "SEQ_CLS");
-    // Two layers, one module of PEFT's.
     assert_eq!(config["modules_to_save"], json!(["classifier"]));
 
     let given = adapter.to_string_lossy().into_owned();
@@ -238,7 +221,7 @@ fn an_adapters_head_is_used_by_name_or_not_at_all() {
     let anew = with(&on, &["--set", "model.new_head=true"]);
     let (_, summary) = bench.run(&model, "others", "third", &anew);
     assert!(
-        has_note(&summary, "drawn from the seed: classifier.out_proj.weight"),
+        has_note(&summary, "drawn from the seed: classifier.weight"),
         "{summary}"
     );
 
