@@ -78,7 +78,7 @@ fn every_out_names_what_it_wrote() {
     let (base, tuned) = (text("runs/full-s0/base"), text("runs/full-s0/tuned"));
     let second = text("runs/gm-lora-r4-s0/adapter");
     let checkpoints = ["--base", &base, "--tuned", &tuned];
-    let cases: [(&str, Vec<&str>); 11] = [
+    let cases: [(&str, Vec<&str>); 14] = [
         ("audit", vec!["audit", &adapter]),
         ("linked", vec!["audit", &runs, "--metrics", &runs]),
         ("pair", [&["audit"], &checkpoints[..]].concat()),
@@ -94,6 +94,9 @@ fn every_out_names_what_it_wrote() {
         ),
         ("compared", vec!["compare", &adapter, &second]),
         ("table", vec!["table", "end", "--runs", &runs]),
+        ("runs-table", vec!["table", "runs", "--runs", &runs]),
+        ("equal", vec!["table", "equal-loss", "--runs", &runs]),
+        ("link-table", vec!["table", "link", "--runs", &runs]),
         ("counterexample", vec!["verify", "--counterexample"]),
         (
             "theory",

@@ -95,14 +95,10 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal),
         TableName::Link => link_cells(&link(&runs, common.seed.unwrap_or(0))?),
     };
-    let (header, rows) = &cells;
+    let (keys, rows) = (keys(&cells.0), &cells.1);
     let object = |row: &Vec<String>| -> serde_json::Map<_, _> {
         let texts = row.iter().map(|cell| cell.as_str().into());
-        header
-            .iter()
-            .map(|key| (*key).to_owned())
-            .zip(texts)
-            .collect()
+        keys.iter().cloned().zip(texts).collect()
     };
     let name = match options.name {
         TableName::Runs | TableName::Peer => "runs",
@@ -118,8 +114,10 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
     )?;
     if let Some(out) = &common.out {
         let column = |at: usize| Column::Text(rows.iter().map(|row| row[at].clone()).collect());
-        let columns = header.iter().enumerate();
-        let columns = columns.map(|(at, key)| (*key, column(at))).collect();
+        let columns = keys.iter().enumerate();
+        let columns = columns
+            .map(|(at, key)| (key.as_str(), column(at)))
+            .collect();
         write_table(&Table::new(columns)?, out, name)?;
     }
     Ok(Outcome::Done)
@@ -131,4 +129,27 @@ fn peer_belongs(is_given: bool, is_peer: bool) -> Result<()> {
         bail!("--peer: only the name peer reads a peer's runs");
     }
     Ok(())
+}
+
+/// Names of columns, each once: one that is called like another belongs to the column before it.
+fn keys(header: &[&str]) -> Vec<String> {
+    let name = |at: usize| {
+        let key = header[at];
+        match header.iter().filter(|other| **other == key).count() {
+            1 => key.to_owned(),
+            _ => format!("{} {key}", header[at.saturating_sub(1)]),
+        }
+    };
+    (0..header.len()).map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_one_name_are_told_apart_by_what_is_before_them() {
+        let found = keys(&["measure", "ρ", "interval", "τ", "interval"]);
+        assert_eq!(found, ["measure", "ρ", "ρ interval", "τ", "τ interval"]);
+    }
 }
