@@ -2,12 +2,13 @@
 
 mod cli;
 mod commands;
+mod common;
+mod help;
+mod interrupt;
 mod progress;
 mod stdout;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 fn main() -> ExitCode {
     // A bad flag or value ends here, with clap's message and exit code 2.
@@ -18,7 +19,16 @@ fn main() -> ExitCode {
         eprintln!("error: the program could not start itself: {error}");
         return ExitCode::from(2);
     }
-    match commands::run(&arguments) {
+    let interrupts = match interrupt::Interrupts::watch(&arguments) {
+        Ok(interrupts) => interrupts,
+        Err(error) => {
+            eprintln!("error: signals cannot be watched: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = commands::run(&arguments);
+    interrupts.hold();
+    match outcome {
         Ok(commands::Outcome::Done) => ExitCode::SUCCESS,
         Ok(commands::Outcome::CheckFailed) => ExitCode::from(1),
         Ok(commands::Outcome::RuleBroken) => ExitCode::from(3),

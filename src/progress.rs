@@ -1,7 +1,11 @@
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
+
+/// The bar that was made last: the only one that may still be drawn.
+static LAST: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
 
 /// A bar with the time left on standard error; nothing when that is not a terminal, or `quiet`.
 pub fn bar(length: usize, unit: &'static str, quiet: bool) -> ProgressBar {
@@ -18,5 +22,14 @@ pub fn bar(length: usize, unit: &'static str, quiet: bool) -> ProgressBar {
     if !bar.is_hidden() {
         bar.enable_steady_tick(Duration::from_millis(200));
     }
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
     bar
+}
+
+/// Takes the bar away, so that a last word can be printed.
+pub fn clear() {
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(bar) = last.and_then(|bar| bar.upgrade()) {
+        bar.finish_and_clear();
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
+use crate::journal::Unfinished;
 
 /// How the names of unfinished files begin.
 const TEMPORARY: &str = ".rankwise-unfinished-";
@@ -43,15 +44,17 @@ pub(crate) fn write_atomic_by_way_of(
     let file = builder
         .tempfile_in(folder)
         .map_err(Error::io(path, "create"))?;
+    let unfinished = Unfinished::new(file.path());
     let mut buffer = BufWriter::new(file);
     write(&mut buffer).map_err(Error::io(path, "write"))?;
     let file = buffer
         .into_inner()
         .map_err(|error| Error::io(path, "write")(error.into_error()))?;
     file.as_file().sync_all().map_err(Error::io(path, "sync"))?;
-    file.persist(path)
-        .map_err(|error| Error::io(path, "rename")(error.error))?;
-    Ok(())
+    unfinished.finish(path, || {
+        let renamed = file.persist(path).map(drop);
+        renamed.map_err(|error| Error::io(path, "rename")(error.error))
+    })
 }
 
 /// Makes the folder `path` whole or not at all: `fill` writes into a temporary folder beside it, which
@@ -80,12 +83,15 @@ pub fn write_folder<E: From<Error>>(
     let folder = builder
         .tempdir_in(parent)
         .map_err(Error::io(path, "create folder"))?;
+    let unfinished = Unfinished::new(folder.path());
     fill(folder.path())?;
-    // An empty folder gives way to another one's name on Unix, but not everywhere.
-    if path.is_dir() {
-        fs::remove_dir(path).map_err(Error::io(path, "replace"))?;
-    }
-    fs::rename(folder.path(), path).map_err(Error::io(path, "rename"))?;
+    unfinished.finish(path, || {
+        // An empty folder gives way to another one's name on Unix, but not everywhere.
+        if path.is_dir() {
+            fs::remove_dir(path).map_err(Error::io(path, "replace"))?;
+        }
+        fs::rename(folder.path(), path).map_err(Error::io(path, "rename"))
+    })?;
     // It is no longer where it would be removed.
     let _ = folder.keep();
     Ok(())

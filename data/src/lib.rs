@@ -25,6 +25,7 @@ pub mod fuzzing;
 mod hub;
 #[cfg(feature = "images")]
 mod image;
+mod journal;
 mod json;
 mod part;
 mod prefetch;
@@ -58,6 +59,7 @@ pub use image::{
     Augment, Cifar, Filter, Fit, Image, ImageColumns, ImageProcessor, ImageSet, RandomCrop,
     ResizedTo,
 };
+pub use journal::{abandon_unfinished, written_files};
 pub use part::{Part, parquet_files};
 pub use prefetch::Prefetch;
 pub use skip::{Provenance, SkipBad};

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use rankwise_figures::{Curve, Figure, Marker, PALETTE, Panel, Scale, Stroke, grid};
 use rankwise_theory::{DescentRecord, Start, TransformerRecord};
+use serde::Serialize;
 
 use crate::tables::Cells;
 
@@ -134,7 +135,7 @@ pub fn transformer_chart(records: &[TransformerRecord]) -> Result<Figure> {
 }
 
 /// How long one verification took.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ScalingRecord {
     /// D.
     pub width: usize,

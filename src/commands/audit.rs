@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::ValueHint;
 use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
@@ -25,27 +26,27 @@ const PRINTED: usize = 3;
 #[derive(Debug, Args)]
 pub struct Options {
     /// Adapter files, folders (searched to the bottom), patterns, or ids in the local Hub cache.
-    #[arg(required_unless_present = "tuned", value_name = "PATH")]
+    #[arg(required_unless_present = "tuned", value_name = "PATH", value_hint = ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// The base model's checkpoint, a folder or file: needed for DoRA, IA3 and whole tensors. With
     /// --tuned: the checkpoint before training.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     base: Option<PathBuf>,
     /// Compare two checkpoints of one model instead of auditing adapters: the one after training.
-    #[arg(long, value_name = "DIR", requires = "base", conflicts_with = "paths")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath, requires = "base", conflicts_with = "paths")]
     tuned: Option<PathBuf>,
     /// With --tuned: only the N largest singular values of every matrix, with a certificate.
     #[arg(long, value_name = "N", requires = "tuned")]
     top: Option<std::num::NonZeroUsize>,
     /// The adapter as it was before training, where its initialisation changed the base (PiSSA,
     /// OLoRA and others).
-    #[arg(long, value_name = "DIR", conflicts_with = "tuned")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath, conflicts_with = "tuned")]
     initial: Option<PathBuf>,
     /// The threshold of the numerical rank: NUMBER, NUMBER*sigma_1 or max(m,n)*eps(TYPE)*sigma_1.
     #[arg(long, value_name = "RULE", conflicts_with = "tuned")]
     tau: Option<TauRule>,
-    /// The side of the orthogonality loss: rows or columns.
-    #[arg(long, default_value = "rows", value_parser = named::<Side>, value_name = "SIDE")]
+    /// The side of the orthogonality loss.
+    #[arg(long, default_value = "rows", value_parser = named::<Side>(&["rows", "columns"]), value_name = "SIDE")]
     side: Side,
     /// Exit with 3 if an adapter breaks the rule, such as 'effective_rank < 2', 'non_finite' or
     /// 'refused > 0'; may be repeated. The language is described under `rankwise audit --help`.
@@ -61,7 +62,7 @@ pub struct Options {
 struct LinkOptions {
     /// A CSV, TSV, Parquet, JSON or JSON Lines file with a row for every adapter, or a folder of
     /// recorded runs.
-    #[arg(long, value_name = "PATH", conflicts_with = "tuned")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath, conflicts_with = "tuned")]
     metrics: Option<PathBuf>,
     /// The column that names the adapters [default: adapter, path or name].
     #[arg(long, value_name = "COLUMN", requires = "metrics")]
@@ -85,8 +86,8 @@ struct LinkOptions {
         requires = "metrics"
     )]
     covariates: Option<Vec<String>>,
-    /// What stands for an adapter's modules: median, mean, min or max.
-    #[arg(long, default_value = "median", value_parser = named::<Aggregate>, value_name = "NAME")]
+    /// What stands for an adapter's modules.
+    #[arg(long, default_value = "median", value_parser = named::<Aggregate>(&["median", "mean", "min", "max"]), value_name = "NAME")]
     aggregate: Aggregate,
 }
 

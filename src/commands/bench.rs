@@ -1,25 +1,102 @@
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::ValueHint;
+use clap::{Args, Subcommand};
 use rankwise_analysis::linalg::{Arithmetic, singular_values, singular_values_in, svd};
 use rankwise_data::create_folder;
-use rankwise_paper::{ScalingRecord, scaling_chart, text_table, write_figure};
+use rankwise_paper::{Cells, ScalingRecord, scaling_chart, text_table, write_figure};
 use rankwise_theory::{Cell, Family, Lift, Sample, Strategy};
-use serde::Deserialize;
+use rankwise_training::DeviceName;
+use serde::{Deserialize, Serialize};
 
+use super::output::{keep, print_json};
 use super::{Outcome, bench_device, bench_train};
-use crate::cli::{BenchName, BenchOptions, Common};
+use crate::cli::device;
+use crate::common::{Common, folder, json, seed, usual};
 use crate::stdout::outln;
 
+/// What is timed.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Singular values and decompositions beside NumPy's and PyTorch's.
+    #[command(
+        arg = folder("Folder for spectra.json"),
+        arg = seed("Seed of the matrices [default: 0]"),
+        arg = json(),
+        args = usual(),
+        mut_arg("threads", |threads| threads.help(PEERS_THREADS))
+    )]
+    Spectra(SpectraOptions),
+    /// One verification of the theorem against width and depth.
+    #[command(
+        arg = folder("Folder for theorem.json and the figure scaling"),
+        arg = seed("Seed of the networks [default: 0]"),
+        arg = json(),
+        args = usual()
+    )]
+    Theorem(Repeats),
+    /// Training steps and, with --model and --data, an epoch of MRPC beside PyTorch with PEFT.
+    #[command(
+        arg = folder("Folder for train.json"),
+        arg = json(),
+        args = usual(),
+        mut_arg("threads", |threads| threads.help(PEERS_THREADS))
+    )]
+    Train(TrainOptions),
+    /// A device's numbers beside the CPU's, on small models of every family; exit code 1 if they are
+    /// too far apart.
+    #[command(arg = folder("Folder for device.json"), arg = json(), args = usual())]
+    Device(DeviceOptions),
+}
+
+const PEERS_THREADS: &str = "Threads here and of the peer [default: 1]";
+
+#[derive(Debug, Args)]
+pub struct Repeats {
+    /// Times of which the median is taken.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub repeats: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct SpectraOptions {
+    #[command(flatten)]
+    repeats: Repeats,
+    /// Widths of the matrices.
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024], value_name = "D,…")]
+    sizes: Vec<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainOptions {
+    #[command(flatten)]
+    pub repeats: Repeats,
+    /// A BERT checkpoint folder with its tokenizer.
+    #[arg(long, value_name = "DIR", requires = "data", value_hint = ValueHint::DirPath)]
+    pub model: Option<PathBuf>,
+    /// The folder of GLUE's MRPC.
+    #[arg(long, value_name = "DIR", requires = "model", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceOptions {
+    /// cpu or cuda:N [default: cpu].
+    #[arg(long, value_name = "DEVICE", value_parser = device())]
+    pub device: Option<DeviceName>,
+}
+
 /// Times the hot paths here, and a peer's beside them.
-pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
-    match options.name {
-        BenchName::Spectra => spectra(options, common),
-        BenchName::Theorem => theorem(options, common),
-        BenchName::Device => bench_device::run(options, common),
-        BenchName::Train => bench_train::run(options, common),
+pub fn run(bench: &Bench, common: &Common) -> Result<Outcome> {
+    match bench {
+        Bench::Spectra(options) => spectra(options, common),
+        Bench::Theorem(options) => theorem(options, common),
+        Bench::Device(options) => bench_device::run(options, common),
+        Bench::Train(options) => bench_train::run(options, common),
     }
 }
 
@@ -46,14 +123,31 @@ const WIDEST_THIN: usize = 1024;
 /// From this width on single precision is another path.
 const NARROWEST_SINGLE: usize = 384;
 
+/// Median seconds of one decomposition at one width; `None` where none were taken.
+#[derive(Serialize)]
+struct SpectraRecord {
+    width: usize,
+    decomposition: &'static str,
+    rankwise_f64: f64,
+    rankwise_f32: Option<f64>,
+    numpy_f64: f64,
+    torch_f64: Option<f64>,
+    torch_f32: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct SpectraReport {
+    threads: usize,
+    repeats: usize,
+    numpy: String,
+    torch: Option<String>,
+    records: Vec<SpectraRecord>,
+}
+
 /// Singular values and thin decompositions of Gaussian matrices, beside NumPy's and PyTorch's with
 /// as many threads.
-fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
-    let widths = &options.sizes;
-    let mut header = vec!["D", "threads", "decomposition", "rankwise f64 ms"];
-    header.extend(["rankwise f32 ms", "NumPy f64 ms", "PyTorch f64 ms"]);
-    header.extend(["PyTorch f32 ms", "f64 ratio", "f32 ratio"]);
-    let mut rows = Vec::new();
+fn spectra(options: &SpectraOptions, common: &Common) -> Result<Outcome> {
+    let (widths, repeats) = (&options.sizes, options.repeats.repeats);
     let threads = common.threads.map_or(1, std::num::NonZeroUsize::get);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -64,7 +158,7 @@ fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
         let w = Sample::gaussian(width, width, &mut rng)?;
         let w = w.points();
         let time = |work: &(dyn Fn() -> Result<(), rankwise_analysis::Error> + Sync)| {
-            pool.install(|| median_seconds(options.repeats, work))
+            pool.install(|| median_seconds(repeats, work))
         };
         let values = time(&|| singular_values(w).map(drop))?;
         // Narrower matrices are decomposed in double precision whatever is asked for.
@@ -75,52 +169,78 @@ fn spectra(options: &BenchOptions, common: &Common) -> Result<Outcome> {
         let thin = (width <= WIDEST_THIN).then(|| time(&|| svd(w).map(drop)));
         ours.push((values, single, thin.transpose()?));
     }
-    let peer = python(options.repeats, threads, widths)?;
-    for ((width, ours), theirs) in widths.iter().zip(ours).zip(&peer.seconds) {
-        let ms = |seconds: Option<f64>| {
-            seconds.map_or_else(String::new, |seconds| format!("{:.2}", 1e3 * seconds))
-        };
-        let ratio = |ours: Option<f64>, theirs: Option<f64>| {
-            let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
-            ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
-        };
-        let mut row = |what: &str, ours: [Option<f64>; 2], numpy, torch: [Option<f64>; 2]| {
-            let [double, single] = ours;
-            let faster = torch[0].map_or(numpy, |torch| torch.min(numpy));
-            rows.push(vec![
-                width.to_string(),
-                threads.to_string(),
-                what.to_owned(),
-                ms(double),
-                ms(single),
-                ms(Some(numpy)),
-                ms(torch[0]),
-                ms(torch[1]),
-                ratio(double, Some(faster)),
-                ratio(single, torch[1]),
-            ]);
-        };
+    let peer = python(repeats, threads, widths)?;
+    let mut records = Vec::new();
+    for ((&width, ours), theirs) in widths.iter().zip(ours).zip(&peer.seconds) {
         let (values, single, thin) = ours;
-        let torch = [theirs.torch_double, theirs.torch_single];
-        row(
-            "singular values",
-            [Some(values), single],
-            theirs.values,
-            torch,
-        );
-        if let (Some(ours), Some(theirs)) = (thin, theirs.thin) {
-            row("thin", [Some(ours), None], theirs, [None, None]);
+        records.push(SpectraRecord {
+            width,
+            decomposition: "singular values",
+            rankwise_f64: values,
+            rankwise_f32: single,
+            numpy_f64: theirs.values,
+            torch_f64: theirs.torch_double,
+            torch_f32: theirs.torch_single,
+        });
+        if let (Some(rankwise_f64), Some(numpy_f64)) = (thin, theirs.thin) {
+            records.push(SpectraRecord {
+                width,
+                decomposition: "thin",
+                rankwise_f64,
+                rankwise_f32: None,
+                numpy_f64,
+                torch_f64: None,
+                torch_f32: None,
+            });
         }
     }
-    let torch = peer.torch.as_deref().unwrap_or("not installed");
-    outln!("{}", text_table(&(header, rows)));
-    outln!(
-        "\nNumPy {}, PyTorch {torch}, rankwise; {threads} threads each, medians of {}; ratios to the \
-         faster of the same precision.",
-        peer.numpy,
-        options.repeats
-    );
+    let report = SpectraReport {
+        threads,
+        repeats,
+        numpy: peer.numpy,
+        torch: peer.torch,
+        records,
+    };
+    keep(&report, "spectra", common)?;
+    if common.json {
+        print_json(&report)?;
+    } else if !common.quiet {
+        outln!("{}", text_table(&spectra_cells(&report)));
+        outln!(
+            "\nNumPy {}, PyTorch {}, rankwise; {threads} threads each, medians of {repeats}; ratios to \
+             the faster of the same precision.",
+            report.numpy,
+            report.torch.as_deref().unwrap_or("not installed"),
+        );
+    }
     Ok(Outcome::Done)
+}
+
+fn spectra_cells(report: &SpectraReport) -> Cells {
+    let mut header = vec!["D", "threads", "decomposition", "rankwise f64 ms"];
+    header.extend(["rankwise f32 ms", "NumPy f64 ms", "PyTorch f64 ms"]);
+    header.extend(["PyTorch f32 ms", "f64 ratio", "f32 ratio"]);
+    let text = |value: Option<f64>, factor: f64| {
+        value.map_or_else(String::new, |value| format!("{:.2}", factor * value))
+    };
+    let row = |record: &SpectraRecord| {
+        let numpy = record.numpy_f64;
+        let faster = record.torch_f64.map_or(numpy, |torch| torch.min(numpy));
+        let single = record.rankwise_f32.zip(record.torch_f32);
+        vec![
+            record.width.to_string(),
+            report.threads.to_string(),
+            record.decomposition.to_owned(),
+            text(Some(record.rankwise_f64), 1e3),
+            text(record.rankwise_f32, 1e3),
+            text(Some(numpy), 1e3),
+            text(record.torch_f64, 1e3),
+            text(record.torch_f32, 1e3),
+            text(Some(record.rankwise_f64 / faster), 1.0),
+            text(single.map(|(ours, theirs)| ours / theirs), 1.0),
+        ]
+    };
+    (header, report.records.iter().map(row).collect())
 }
 
 fn python(repeats: usize, threads: usize, widths: &[usize]) -> Result<Peer> {
@@ -156,7 +276,7 @@ fn median_seconds<E>(repeats: usize, work: impl Fn() -> Result<(), E>) -> Result
 }
 
 /// One verification of a Gaussian problem against its width and its depth.
-fn theorem(options: &BenchOptions, common: &Common) -> Result<Outcome> {
+fn theorem(options: &Repeats, common: &Common) -> Result<Outcome> {
     let widths = [16, 32, 64, 128, 256, 512].map(|width| (width, 4));
     let depths = [2, 4, 8, 16].map(|depth| (64, depth));
     let mut records = Vec::new();
@@ -192,6 +312,15 @@ fn theorem(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             seconds,
         });
     }
+    keep(&records, "theorem", common)?;
+    if let Some(out) = &common.out {
+        create_folder(out)?;
+        write_figure(&scaling_chart(&records)?, out, "scaling")?;
+    }
+    if common.json {
+        print_json(&records)?;
+        return Ok(Outcome::Done);
+    }
     let header = vec!["D", "L", "seconds", "ns / (L D³)"];
     let rows = records.iter().map(|r| {
         let work = (r.layers * r.width.pow(3)) as f64;
@@ -202,10 +331,8 @@ fn theorem(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             format!("{:.2}", 1e9 * r.seconds / work),
         ]
     });
-    outln!("{}", text_table(&(header, rows.collect())));
-    if let Some(out) = &common.out {
-        create_folder(out)?;
-        write_figure(&scaling_chart(&records)?, out, "scaling")?;
+    if !common.quiet {
+        outln!("{}", text_table(&(header, rows.collect())));
     }
     Ok(Outcome::Done)
 }

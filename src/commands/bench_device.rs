@@ -3,16 +3,19 @@ use rankwise_paper::text_table;
 use rankwise_training::{DeviceAgreement, DeviceName, compare_devices};
 
 use super::Outcome;
-use crate::cli::{BenchOptions, Common};
+use super::bench::DeviceOptions;
+use super::output::{keep, print_json};
+use crate::cli::Common;
 use crate::stdout::outln;
 
 /// Whether a device computes what the CPU does: small models of every family, float32 and bfloat16.
-pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
+pub fn run(options: &DeviceOptions, common: &Common) -> Result<Outcome> {
     let device = options.device.unwrap_or(DeviceName::Cpu);
     let all = compare_devices(device)?;
     let is_within = all.iter().all(|one| one.is_within);
+    keep(&all, "device", common)?;
     if common.json {
-        outln!("{}", serde_json::to_string_pretty(&all)?);
+        print_json(&all)?;
     } else if !common.quiet {
         let header = vec![
             "model", "method", "type", "logits", "loss", "gradient", "ms", "within",

@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail};
 use rankwise_data::read_text;
 use rankwise_paper::text_table;
 use rankwise_training::{MethodTable, Sources, StepBench, TuneConfig, tune};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use crate::cli::{BenchOptions, Common};
+use super::bench::TrainOptions;
+use super::output::{keep, print_json};
+use crate::cli::Common;
 use crate::stdout::outln;
 
 /// MiniLM's shape (all-MiniLM-L6-v2), without dropout.
@@ -23,7 +25,7 @@ const TOKENS: usize = 64;
 const RATE: f64 = 1e-3;
 
 /// What the peer prints.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Peer {
     torch: String,
     peft: String,
@@ -38,7 +40,7 @@ struct Peer {
 
 /// Training steps of LoRA and RM-LoRA (r = 8 on all linear layers) on random tokens, and an epoch of
 /// MRPC, beside PyTorch with PEFT and as many threads.
-pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
+pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     let threads = common.threads.map_or(1, std::num::NonZeroUsize::get);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -55,7 +57,7 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             },
             sequences: SEQUENCES,
             tokens: TOKENS,
-            steps: options.repeats,
+            steps: options.repeats.repeats,
         };
         let steps = pool.install(|| bench.run())?;
         let mut seconds: Vec<f64> = steps.iter().map(|step| step.seconds).collect();
@@ -67,7 +69,44 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
         (Some(model), Some(data)) => Some(pool.install(|| epoch(model, data))?),
         _ => None,
     };
-    let peer = python(options, threads)?;
+    let report = Report {
+        sequences: SEQUENCES,
+        tokens: TOKENS,
+        threads,
+        repeats: options.repeats.repeats,
+        step_seconds: ours[0].0,
+        step_cpu_seconds: ours[0].1,
+        step_peak_bytes: peak,
+        rm_lora_step_cpu_seconds: ours[1].1,
+        epoch,
+        peer: python(options, threads)?,
+    };
+    keep(&report, "train", common)?;
+    if common.json {
+        print_json(&report)?;
+    } else if !common.quiet {
+        print(&report);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Ours, and the peer's beside it.
+#[derive(Serialize)]
+struct Report {
+    sequences: usize,
+    tokens: usize,
+    threads: usize,
+    repeats: usize,
+    step_seconds: f64,
+    step_cpu_seconds: f64,
+    step_peak_bytes: f64,
+    rm_lora_step_cpu_seconds: f64,
+    epoch: Option<Epoch>,
+    peer: Peer,
+}
+
+fn print(report: &Report) {
+    let peer = &report.peer;
 
     let header = vec!["what", "rankwise", "PyTorch + PEFT", "ratio"];
     let row = |what: &str, ours: f64, theirs: f64, unit: &str| {
@@ -78,24 +117,27 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             format!("{:.2}", ours / theirs),
         ]
     };
-    let (seconds, cpu) = ours[0];
+    let (seconds, cpu) = (report.step_seconds, report.step_cpu_seconds);
     let mut rows = vec![
         row("LoRA step, wall", seconds, peer.step_seconds, "s"),
         row("LoRA step, CPU", cpu, peer.step_cpu_seconds, "s"),
         row(
             "LoRA steps, peak memory",
-            peak / 1e9,
+            report.step_peak_bytes / 1e9,
             peer.step_peak_bytes / 1e9,
             "GB",
         ),
         vec![
             "RM-LoRA step, CPU, beside LoRA's".to_owned(),
-            format!("{:.3} s", ours[1].1),
+            format!("{:.3} s", report.rm_lora_step_cpu_seconds),
             String::new(),
-            format!("{:.2} (of our LoRA's)", ours[1].1 / cpu),
+            format!(
+                "{:.2} (of our LoRA's)",
+                report.rm_lora_step_cpu_seconds / cpu
+            ),
         ],
     ];
-    if let (Some(epoch), Some(theirs)) = (&epoch, peer.epoch_seconds) {
+    if let (Some(epoch), Some(theirs)) = (&report.epoch, peer.epoch_seconds) {
         rows.push(row("epoch of MRPC, wall", epoch.seconds, theirs, "s"));
         if let (Some(ours), Some(theirs)) = (epoch.cpu_seconds, peer.epoch_cpu_seconds) {
             rows.push(row("epoch of MRPC, CPU", ours, theirs, "s"));
@@ -110,15 +152,16 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
     outln!("{}", text_table(&(header, rows)));
     outln!(
         "\n{SEQUENCES} sequences of {TOKENS} tokens, MiniLM's shape, r = 8 on all linear layers; \
-         PyTorch {}, PEFT {}, transformers {}; {threads} threads each, medians of {} steps.",
+         PyTorch {}, PEFT {}, transformers {}; {} threads each, medians of {} steps.",
         peer.torch,
         peer.peft,
         peer.transformers,
-        options.repeats
+        report.threads,
+        report.repeats
     );
-    Ok(Outcome::Done)
 }
 
+#[derive(Serialize)]
 struct Epoch {
     seconds: f64,
     cpu_seconds: Option<f64>,
@@ -180,13 +223,13 @@ fn usage() -> Result<Usage> {
     })
 }
 
-fn python(options: &BenchOptions, threads: usize) -> Result<Peer> {
+fn python(options: &TrainOptions, threads: usize) -> Result<Peer> {
     let python = std::env::var_os("RANKWISE_PYTHON").unwrap_or_else(|| OsString::from("python3"));
     let threads = threads.to_string();
     let mut command = Command::new(&python);
     command
         .args(["-c", include_str!("bench_train.py")])
-        .args([&options.repeats.to_string(), &threads])
+        .args([&options.repeats.repeats.to_string(), &threads])
         .args([SEQUENCES.to_string(), TOKENS.to_string(), RATE.to_string()])
         .envs(["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|v| (v, &threads)))
         .env_remove("RAYON_NUM_THREADS");

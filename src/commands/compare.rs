@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::ValueHint;
 use rankwise_analysis::{
     CompareOptions, Comparison, GridChoice, IntruderRule, Likeness, PairRecord, compare,
 };
@@ -28,15 +29,15 @@ pub const EXAMPLES: &str = "Examples:\n  rankwise compare first/ second/\n  \
 #[derive(Debug, Args)]
 pub struct Options {
     /// Adapter folders or files, or folders of adapters: two adapters or more.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
     /// The base model's checkpoint: amplification and intruder dimensions, and the updates that need
     /// it (DoRA, (IA)³).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub base: Option<PathBuf>,
     /// The adapter as it was before training, where its initialisation changed the base (PiSSA,
     /// OLoRA and others): taken away from every one that is compared.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub initial: Option<PathBuf>,
     /// The values of i and j to keep φ(i, j) for: numbers, or all [default: up to 64].
     #[arg(long, value_name = "LIST|all", value_parser = directions)]

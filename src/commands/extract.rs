@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::builder::ValueHint;
 use clap::{ArgGroup, Args};
 use rankwise_analysis::{ExtractOptions, Extracted, RankRule, extract};
 use rankwise_paper::{Cells, text_table};
@@ -17,10 +18,10 @@ const MAX_LINES: usize = 40;
 #[command(group = ArgGroup::new("rule").required(true))]
 pub struct Options {
     /// The checkpoint before training: a folder or file.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub base: PathBuf,
     /// The checkpoint after training.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub tuned: PathBuf,
     /// At most R directions everywhere.
     #[arg(long, value_name = "R", group = "rule")]

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::builder::ValueHint;
 use clap::{Args, ValueEnum};
 use rankwise_analysis::{Merge, MergeOptions, Merged, NewType, TensorMerge, merge};
 use rankwise_paper::{Cells, text_table};
@@ -13,13 +14,13 @@ use crate::stdout::outln;
 #[derive(Debug, Args)]
 pub struct Options {
     /// The base model's checkpoint: a folder or file.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub base: PathBuf,
     /// The adapter: a folder or file.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub adapter: PathBuf,
     /// The adapter as it was before training: what PiSSA and its kin need.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub initial: Option<PathBuf>,
     /// The type of the tensors that the adapter changes or adds.
     #[arg(long, value_enum, default_value_t = DtypeName::AsBase, value_name = "NAME")]

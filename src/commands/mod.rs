@@ -1,5 +1,5 @@
 pub mod audit;
-mod bench;
+pub mod bench;
 mod bench_device;
 mod bench_train;
 mod checkpoints;
@@ -20,11 +20,9 @@ mod verify;
 
 use std::io::Write;
 
-use anyhow::Result;
-use clap::CommandFactory;
-
 use crate::cli::{Arguments, Command};
 use crate::stdout::Stdout;
+use anyhow::Result;
 
 /// How a command that ran to its end ended.
 pub enum Outcome {
@@ -37,6 +35,21 @@ pub enum Outcome {
 }
 
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
+    let outcome = dispatch(arguments)?;
+    let common = &arguments.common;
+    // `figure` prints the names of its files itself.
+    if let Some(out) = &common.out
+        && !common.quiet
+        && !matches!(arguments.command, Command::Figure(_))
+    {
+        for line in output::written(out) {
+            eprintln!("{line}");
+        }
+    }
+    Ok(outcome)
+}
+
+fn dispatch(arguments: &Arguments) -> Result<Outcome> {
     let common = &arguments.common;
     let all = std::thread::available_parallelism()?;
     let threads = common.threads.unwrap_or(all).get();
@@ -59,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Command::Bench(options) => bench::run(options, common),
         Command::ReadTable(options) => read_table::run(options),
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
+            let mut command = Arguments::visible();
             clap_complete::generate(*shell, &mut command, "rankwise", &mut Stdout);
             Stdout.flush()?;
             Ok(Outcome::Done)

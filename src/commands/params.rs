@@ -2,21 +2,27 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use rankwise_paper::text_columns;
-use rankwise_training::{KindCount, MethodTable, ParameterCount, count_parameters};
+use rankwise_training::{
+    KNOWN_MODELS, KindCount, Method, MethodTable, ParameterCount, count_parameters,
+};
 use serde::Serialize;
 
 use super::Outcome;
-use crate::cli::Common;
+use crate::cli::{Common, Suggested};
 use crate::stdout::outln;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A published model (deberta-v3-base, vit-b-16, gpt2, bert-base, roberta-base, minilm, …), or
-    /// a folder with a config.json.
-    #[arg(long, value_name = "NAME|DIR")]
+    /// A published model, or a folder with a config.json.
+    #[arg(long, value_name = "NAME|DIR", value_parser = Suggested(&KNOWN_MODELS))]
     pub model: String,
     /// The method.
-    #[arg(long, default_value = "lora", value_name = "NAME")]
+    #[arg(
+        long,
+        default_value = "lora",
+        value_name = "NAME",
+        value_parser = Suggested(&Method::KEYS)
+    )]
     pub method: String,
     /// Values of R.
     #[arg(long, value_delimiter = ',', default_value = "8", value_name = "RANKS")]
@@ -100,7 +106,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     };
     if common.json {
         outln!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
+    } else if !common.quiet {
         print(&report, &options.rank);
     }
     Ok(Outcome::Done)

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::ValueHint;
 use clap::{ArgGroup, Args, ValueEnum};
 use rankwise_analysis::{Change, NewScale, NewType, RankRule, ResizeOptions, Resized, resize};
 use rankwise_data::read_text;
@@ -15,7 +16,7 @@ use crate::stdout::outln;
 #[command(group = ArgGroup::new("rule").required(true))]
 pub struct Options {
     /// The adapter: a folder or file.
-    #[arg(value_name = "ADAPTER")]
+    #[arg(value_name = "ADAPTER", value_hint = ValueHint::AnyPath)]
     pub adapter: PathBuf,
     /// At most R directions everywhere.
     #[arg(long, value_name = "R", group = "rule")]
@@ -40,10 +41,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = DtypeName::Same, value_name = "NAME")]
     pub dtype: DtypeName,
     /// The base model: what VeRA and kernels of unknown window need.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub base: Option<PathBuf>,
     /// The adapter as it was before training: what PiSSA and its kin need.
-    #[arg(long, value_name = "ADAPTER")]
+    #[arg(long, value_name = "ADAPTER", value_hint = ValueHint::AnyPath)]
     pub initial: Option<PathBuf>,
 }
 

@@ -1,12 +1,15 @@
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use rankwise_data::{Column, Table};
 use rankwise_paper::{
     Cells, Run, RunResult, TuningRuns, compare, comparison_cells, figure1, link, link_cells,
-    peer_figure, rank_scatter, run_cells, text_table, tuning_curves, tuning_modules, tuning_ranks,
+    peer_figure, rank_scatter, run_cells, tuning_curves, tuning_modules, tuning_ranks,
     write_figure,
 };
 
+use super::output::show;
+use super::tuned::write_table;
 use super::{Outcome, tuned};
 use crate::cli::{Common, FigureName, FigureOptions, TableName, TableOptions};
 use crate::stdout::outln;
@@ -16,6 +19,10 @@ pub fn figure(options: &FigureOptions, common: &Common) -> Result<Outcome> {
     let Some(out) = &common.out else {
         bail!("figure: --out DIR is needed: the folder for the SVG and the PNG");
     };
+    peer_belongs(
+        options.peer.is_some(),
+        matches!(options.name, FigureName::Peer),
+    )?;
     let heads = || heads(&options.runs);
     let tuned = || TuningRuns::read(&options.runs);
     let one = |name: &str, figure| vec![(name.to_owned(), figure)];
@@ -57,6 +64,13 @@ fn heads(folder: &Path) -> Result<Vec<Run>> {
 
 /// Prints a table of recorded runs.
 pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
+    peer_belongs(
+        options.peer.is_some(),
+        matches!(options.name, TableName::Peer),
+    )?;
+    if common.seed.is_some() && !matches!(options.name, TableName::Link) {
+        bail!("--seed: only the table link draws at random");
+    }
     match options.name {
         TableName::Peer => return tuned::peer(options, common),
         TableName::Runs if TuningRuns::are_in(&options.runs) => {
@@ -81,21 +95,61 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal),
         TableName::Link => link_cells(&link(&runs, common.seed.unwrap_or(0))?),
     };
-    if common.json {
-        let (header, rows) = cells;
-        let rows: Vec<serde_json::Map<_, _>> = rows
-            .into_iter()
-            .map(|row| {
-                header
-                    .iter()
-                    .map(|key| (*key).to_owned())
-                    .zip(row.into_iter().map(Into::into))
-                    .collect()
-            })
+    let (keys, rows) = (keys(&cells.0), &cells.1);
+    let object = |row: &Vec<String>| -> serde_json::Map<_, _> {
+        let texts = row.iter().map(|cell| cell.as_str().into());
+        keys.iter().cloned().zip(texts).collect()
+    };
+    let name = match options.name {
+        TableName::Runs | TableName::Peer => "runs",
+        TableName::End => "end",
+        TableName::EqualLoss => "equal-loss",
+        TableName::Link => "link",
+    };
+    show(
+        &rows.iter().map(object).collect::<Vec<_>>(),
+        &cells,
+        name,
+        common,
+    )?;
+    if let Some(out) = &common.out {
+        let column = |at: usize| Column::Text(rows.iter().map(|row| row[at].clone()).collect());
+        let columns = keys.iter().enumerate();
+        let columns = columns
+            .map(|(at, key)| (key.as_str(), column(at)))
             .collect();
-        outln!("{}", serde_json::to_string_pretty(&rows).context("table")?);
-    } else {
-        outln!("{}", text_table(&cells));
+        write_table(&Table::new(columns)?, out, name)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Checks that --peer is given for the name `peer` alone.
+fn peer_belongs(is_given: bool, is_peer: bool) -> Result<()> {
+    if is_given && !is_peer {
+        bail!("--peer: only the name peer reads a peer's runs");
+    }
+    Ok(())
+}
+
+/// Names of columns, each once: one that is called like another belongs to the column before it.
+fn keys(header: &[&str]) -> Vec<String> {
+    let name = |at: usize| {
+        let key = header[at];
+        match header.iter().filter(|other| **other == key).count() {
+            1 => key.to_owned(),
+            _ => format!("{} {key}", header[at.saturating_sub(1)]),
+        }
+    };
+    (0..header.len()).map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_one_name_are_told_apart_by_what_is_before_them() {
+        let found = keys(&["measure", "ρ", "interval", "τ", "interval"]);
+        assert_eq!(found, ["measure", "ρ", "ρ interval", "τ", "τ interval"]);
+    }
 }

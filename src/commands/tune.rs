@@ -160,7 +160,7 @@ fn dry_run(configs: &[TuneConfig], sources: &Sources, common: &Common) -> Result
             format!("{:.0}", r.state_bytes as f64 / 1e6),
             format!("{:.0}", r.batch_bytes as f64 / 1e6),
             r.peak_bytes
-                .map_or("-".to_owned(), |peak| format!("{:.0}", peak as f64 / 1e6)),
+                .map_or("–".to_owned(), |peak| format!("{:.0}", peak as f64 / 1e6)),
         ]
     });
     outln!("{}", text_table(&(header, rows.collect())));

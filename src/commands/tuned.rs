@@ -58,7 +58,8 @@ pub fn write_page(runs: &TuningRuns, out: &Path) -> Result<()> {
     })?)
 }
 
-fn write_table(table: &Table, out: &Path, name: &str) -> Result<()> {
+/// As CSV and Parquet.
+pub fn write_table(table: &Table, out: &Path, name: &str) -> Result<()> {
     table.write_csv(&out.join(name).with_extension("csv"))?;
     Ok(table.write_parquet(&out.join(name).with_extension("parquet"))?)
 }

@@ -15,7 +15,17 @@
 //! | `x_points` | n × D | optional: a finite input distribution with that Σ |
 //! | `x_probs` | n | its probabilities, equal if absent |
 //!
-//! Other keys are ignored and listed in [`Case::unknown_keys`].
+//! Other keys are ignored and listed in [`Case::unknown_keys`]. A complete one is
+//! [`Case::EXAMPLE`]:
+//!
+//! ```
+//! use rankwise_theory::Case;
+//! let cases = Case::parse(Case::EXAMPLE, "example.json")?;
+//! let report = cases[0].verify()?;
+//! assert_eq!(report.rank_e, [2]);
+//! assert!(!report.exact_with_given_r && cases[0].unknown_keys.is_empty());
+//! # Ok::<(), rankwise_theory::Error>(())
+//! ```
 
 use std::path::Path;
 
@@ -61,6 +71,9 @@ pub struct Case {
 }
 
 impl Case {
+    /// A complete file of one case.
+    pub const EXAMPLE: &str = include_str!("example.json");
+
     /// Reads a file of one case or a list of cases.
     ///
     /// # Errors

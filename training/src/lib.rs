@@ -39,6 +39,7 @@ pub use metric::{
     answer_f1, best_answers, chosen_answer, evaluate_answers, f1, glue_metrics, is_exact_match,
     matthews, normalized_answer, pearson,
 };
+pub use model::KNOWN as KNOWN_MODELS;
 pub use tuning::{
     DeviceAgreement, EvaluationSettings, ModelSettings, ModuleRank, OptimizerName,
     OptimizerSettings, Rehearsal, ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord,

@@ -27,7 +27,8 @@ use crate::engine::{Lengths, Tape, Var};
 use crate::module::{Declaration, ModuleId, Modules};
 
 pub(crate) use config::ModelConfig;
-pub(crate) use known::{KNOWN, known};
+pub use known::KNOWN;
+pub(crate) use known::known;
 pub(crate) use loading::Loaded;
 pub(crate) use patches::PatchEmbedding;
 

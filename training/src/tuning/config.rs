@@ -233,6 +233,27 @@ impl Default for EvaluationSettings {
 }
 
 impl TuneConfig {
+    /// Names of the tasks, in the order of messages.
+    pub const TASKS: &[&str] = &[
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "wnli",
+        "squad",
+        "banking77",
+        "text",
+        "lm",
+        "cifar10",
+        "cifar100",
+        "food101",
+        "images",
+    ];
+
     /// Reads TOML that states differences from the defaults; `origin` names it in errors.
     ///
     /// # Errors

@@ -17,10 +17,6 @@ use crate::Error;
 use crate::metric::Metric;
 use crate::model::Head;
 
-/// Names of the tasks, for messages.
-const NAMES: &str = "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, banking77, text, \
-                     lm, cifar10, cifar100, food101, images";
-
 /// The folders that a run reads: where `model.path` and `task.data` were found, which may be ids of
 /// the Hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,12 +227,12 @@ impl TuneData {
             _ => match GlueTask::ALL.into_iter().find(|task| task.name() == name) {
                 Some(task) => texts::glue(task, settings, model, &mut skip)?,
                 None => {
-                    let known = NAMES.split(", ").map(str::trim);
-                    let nearest = crate::config::nearest(name, known);
+                    let known = TuneConfig::TASKS;
+                    let nearest = crate::config::nearest(name, known.iter().copied());
                     return Err(Error::Setting {
                         origin: "configuration".to_owned(),
                         key: "task.name".to_owned(),
-                        expected: format!("one of {NAMES}"),
+                        expected: format!("one of {}", known.join(", ")),
                         found: format!("{name:?}{nearest}"),
                     });
                 }
