@@ -26,6 +26,7 @@ mod hub;
 #[cfg(feature = "images")]
 mod image;
 mod json;
+mod model_files;
 mod part;
 mod prefetch;
 mod rows;
@@ -58,6 +59,7 @@ pub use image::{
     Augment, Cifar, Filter, Fit, Image, ImageColumns, ImageProcessor, ImageSet, RandomCrop,
     ResizedTo,
 };
+pub use model_files::{is_model_file, model_patterns};
 pub use part::{Part, parquet_files};
 pub use prefetch::Prefetch;
 pub use skip::{Provenance, SkipBad};

@@ -70,18 +70,79 @@ impl TextColumns {
     /// [`Error::Io`]; [`Error::Format`] naming the file and the column that is missing, or the line,
     /// record or row that is wrong or whose label is none of the classes.
     pub fn read(&self, files: &[PathBuf], skip: &mut SkipBad) -> Result<TextSet, Error> {
+        let (raws, named) = self.raws(files, true, skip)?;
+        let known = self.classes.clone().or(named);
+        let classes = match self.regression {
+            true => Vec::new(),
+            false => known.unwrap_or_else(|| collect(&raws)),
+        };
+        let mut examples = Vec::with_capacity(raws.len());
+        for raw in raws {
+            let target = self.target(&raw.label, &classes).map_err(|expected| {
+                let (file, what) = &raw.origin;
+                Error::format(
+                    &files[*file],
+                    what,
+                    expected,
+                    format!("the label {:?}", raw.label),
+                )
+            });
+            if let Some(target) = skip.take(target)? {
+                examples.push(TextExample {
+                    first: raw.first,
+                    second: raw.second,
+                    target,
+                    origin: raw.origin,
+                });
+            }
+        }
+        if examples.is_empty() {
+            return Err(Error::format(&files[0], "examples", "at least one", "none"));
+        }
+        Ok(TextSet {
+            examples,
+            classes,
+            provenance: Provenance {
+                files: files.to_vec(),
+                notes: Vec::new(),
+            },
+        })
+    }
+
+    /// Whether a file is a table by its ending.
+    pub fn is_table(path: &Path) -> bool {
+        ending(path).is_some_and(|ending| ENDINGS.contains(&&*ending))
+    }
+
+    /// Reads the texts alone, as [`read`](Self::read) does, whatever else the files hold.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn texts(&self, files: &[PathBuf], skip: &mut SkipBad) -> Result<Vec<String>, Error> {
+        let (raws, _) = self.raws(files, false, skip)?;
+        Ok(raws.into_iter().map(|raw| raw.first).collect())
+    }
+
+    /// The records of the files, with their labels or with the text alone, and the classes that a
+    /// file names.
+    fn raws(
+        &self,
+        files: &[PathBuf],
+        is_labelled: bool,
+        skip: &mut SkipBad,
+    ) -> Result<(Vec<Raw>, Option<Vec<String>>), Error> {
         let mut raws = Vec::new();
-        let mut known = self.classes.clone();
+        let mut known = None;
         for (file, path) in files.iter().enumerate() {
-            let ending = path.extension().unwrap_or_default().to_string_lossy();
             let mut reading = Reading {
                 columns: self,
+                is_labelled,
                 file,
                 path,
                 skip,
                 raws: &mut raws,
             };
-            match ending.to_ascii_lowercase().as_str() {
+            match ending(path).unwrap_or_default().as_str() {
                 "csv" => reading.csv(',')?,
                 "tsv" => reading.csv('\t')?,
                 "json" => reading.json()?,
@@ -102,40 +163,7 @@ impl TextColumns {
             let path = files.first().map_or(Path::new("."), PathBuf::as_path);
             return Err(Error::format(path, "examples", "at least one", "none"));
         }
-        let classes = match self.regression {
-            true => Vec::new(),
-            false => known.unwrap_or_else(|| collect(&raws)),
-        };
-        let mut examples = Vec::with_capacity(raws.len());
-        for raw in raws {
-            let target = self.target(&raw.label, &classes).map_err(|expected| {
-                let (file, what) = raw.origin;
-                Error::format(
-                    &files[file],
-                    what,
-                    expected,
-                    format!("the label {:?}", raw.label),
-                )
-            });
-            if let Some(target) = skip.take(target)? {
-                examples.push(TextExample {
-                    first: raw.first,
-                    second: raw.second,
-                    target,
-                });
-            }
-        }
-        if examples.is_empty() {
-            return Err(Error::format(&files[0], "examples", "at least one", "none"));
-        }
-        Ok(TextSet {
-            examples,
-            classes,
-            provenance: Provenance {
-                files: files.to_vec(),
-                notes: Vec::new(),
-            },
-        })
+        Ok((raws, known))
     }
 
     /// What a label means, or what was expected.
@@ -154,6 +182,14 @@ impl TextColumns {
             None => Err(format!("one of {} classes or its index", classes.len())),
         }
     }
+}
+
+/// How the names of tables end.
+const ENDINGS: [&str; 6] = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet"];
+
+/// What is behind the last point of a file's name, in small letters.
+fn ending(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
 }
 
 /// Every label once, in order: as numbers if all are whole.

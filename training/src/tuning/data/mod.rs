@@ -4,18 +4,20 @@ mod images;
 mod squad;
 mod texts;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rankwise_data::{
-    Augment, GlueTask, ImageProcessor, ImageSet, Provenance, Question, SkipBad, Window, stream,
+    Augment, GlueTask, ImageProcessor, ImageSet, Provenance, Question, SkipBad, Tokenizer, Window,
+    stream,
 };
 
 use super::batch::{Item, Target};
 use super::config::{TaskSettings, TuneConfig};
 use crate::Error;
 use crate::metric::Metric;
-use crate::model::Head;
+use crate::model::{Head, ModelConfig};
 
 /// Names of the tasks, for messages.
 const NAMES: &str = "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, squad, banking77, text, \
@@ -141,14 +143,42 @@ impl Source {
         }
     }
 
-    fn first(&self, limit: usize) -> Self {
+    /// Leaves the first `count` items.
+    fn truncate(&mut self, count: usize) {
         match self {
-            Self::Texts(items) if limit > 0 && limit < items.len() => {
-                Self::Texts(Arc::new(items[..limit].to_vec()))
+            Self::Texts(items) => *items = Arc::new(items[..count].to_vec()),
+            Self::Images { set, .. } => {
+                // It is shared with nothing before a run begins.
+                if let Some(set) = Arc::get_mut(set) {
+                    set.truncate(count);
+                }
             }
-            other => other.clone(),
         }
     }
+
+    /// Which classes have an item.
+    fn present(&self) -> BTreeSet<u32> {
+        match self {
+            Self::Texts(items) => {
+                let class = |item: &Item| match item.target {
+                    Target::Class(class) => Some(class),
+                    Target::Value(_) | Target::Span(..) | Target::NextToken => None,
+                };
+                items.iter().filter_map(class).collect()
+            }
+            Self::Images { set, .. } => set.labels().iter().copied().collect(),
+        }
+    }
+}
+
+/// What a text must have where the tokenizer adds nothing to it.
+const NO_TOKEN: &str = "a text with at least one token (the tokenizer adds none of its own)";
+
+/// The model's tokenizer, which gives no id that the model has no row for.
+fn tokenizer(model: &Path) -> Result<Tokenizer, Error> {
+    let tokenizer = Tokenizer::load(model)?;
+    let rows = ModelConfig::read(model)?.size_or("vocab_size", Some(usize::MAX))?;
+    Ok(tokenizer.with_rows(rows))
 }
 
 impl TuneData {
@@ -168,7 +198,7 @@ impl TuneData {
         let mut data = match name {
             "squad" => squad::read(settings, model, &mut skip)?,
             "banking77" | "text" => texts::table(settings, model, &mut skip)?,
-            "lm" => texts::language(settings, model)?,
+            "lm" => texts::language(settings, model, &mut skip)?,
             "cifar10" | "cifar100" | "food101" | "images" => {
                 images::read(settings, model, seed, &mut skip)?
             }
@@ -186,8 +216,32 @@ impl TuneData {
                 }
             },
         };
-        data.train = data.train.first(settings.limit);
+        data.limit(settings.limit);
         data.skip = skip;
         Ok(data)
+    }
+
+    /// Leaves the first `limit` training examples; 0: all. What is then without an example is said.
+    fn limit(&mut self, limit: usize) {
+        let all = self.train.len();
+        if limit == 0 || limit >= all {
+            return;
+        }
+        self.train.truncate(limit);
+        let mut note = format!("task.limit: the first {limit} of {all} training examples");
+        let present = self.train.present();
+        let absent = self.classes.iter().zip(0..);
+        let absent = absent.filter(|(_, index)| !present.contains(index));
+        let absent: Vec<_> = absent.map(|(name, _)| name.as_str()).collect();
+        if !absent.is_empty() {
+            note += &format!(
+                ", none of {} of the {} classes",
+                absent.len(),
+                self.classes.len()
+            );
+        }
+        if let Some(first) = self.provenance.first_mut() {
+            first.notes.push(note);
+        }
     }
 }
