@@ -294,3 +294,211 @@ fn cifar_in_its_binary_form() {
         "{accuracy:?}"
     );
 }
+
+/// Single letters; Ġ is a space and Ċ a new line.
+fn letters(bench: &Bench) {
+    let letters = ('a'..='z').map(String::from);
+    let tokens = letters.chain(["Ġ".to_owned(), "Ċ".to_owned()]).zip(1..);
+    let entries = tokens.map(|(token, id)| format!("\"{token}\": {id}, "));
+    let entries: String = entries.collect();
+    bench.write(
+        "model/vocab.json",
+        format!("{{{entries}\"<|endoftext|>\": 0}}"),
+    );
+    bench.write("model/merges.txt", "#version: 0.2\n");
+}
+
+/// `run.json` of a run, and what was said at its beginning.
+fn summary(bench: &Bench, task: &str, extra: &[&str]) -> (serde_json::Value, String) {
+    let mut command = bench.command(task, extra);
+    let arguments: Vec<_> = command.get_args().map(|one| one.to_owned()).collect();
+    let told = arguments.iter().filter(|one| *one != "--quiet");
+    command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    let output = command.args(told).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{task}: {message}");
+    let run = bench.folder.path().join(format!("runs/{task}-lora-r2-s0"));
+    let text = fs::read_to_string(run.join("run.json")).unwrap();
+    fs::remove_dir_all(run).unwrap();
+    (serde_json::from_str(&text).unwrap(), message)
+}
+
+/// Notes of a run with a text in them; each was also said at the beginning.
+fn notes(summary: &serde_json::Value, said: &str, part: &str) -> Vec<String> {
+    let notes = summary["notes"].as_array().unwrap().iter();
+    let notes = notes.map(|note| note.as_str().unwrap().to_owned());
+    let notes: Vec<String> = notes.filter(|note| note.contains(part)).collect();
+    assert!(
+        notes.iter().all(|note| said.contains(note)),
+        "{notes:?}: {said}"
+    );
+    notes
+}
+
+#[test]
+fn a_language_model_reads_the_texts_of_tables() {
+    let bench = Bench::new("gpt2-lm");
+    letters(&bench);
+    let lines = ["the quick brown fox", "jumps over", "", "the lazy dog"].repeat(9);
+    let write = |part: &str, ending: &str, line: &dyn Fn(usize, &str) -> String, head: &str| {
+        let lines = lines.iter().enumerate().map(|(at, text)| line(at, text));
+        let text = format!("{head}{}", lines.collect::<String>());
+        bench.write(&format!("data/{part}.{ending}"), text);
+    };
+    let json = |key: &'static str| {
+        move |at: usize, text: &str| format!("{{\"n\": {at}, \"{key}\": \"{text}\"}}\n")
+    };
+    for part in ["train", "validation"] {
+        write(part, "txt", &|_, text| format!("{text}\n"), "");
+        write(
+            part,
+            "csv",
+            &|at, text| format!("{at},\"{text}\"\n"),
+            "n,text\n",
+        );
+        write(part, "jsonl", &json("body"), "");
+    }
+    let given = |ending: &str, extra: &[&str]| {
+        let data = bench.folder.path().join("data");
+        let set = |part: &str| format!("task.{part}={:?}", data.join(format!("{part}.{ending}")));
+        let (train, validation) = (set("train"), set("validation"));
+        let whole = [&["--set", &*train, "--set", &*validation][..], extra].concat();
+        let (summary, said) = summary(&bench, "lm", &whole);
+        let notes = notes(&summary, &said, "of each record");
+        (summary["last"]["scores"].clone(), notes.len())
+    };
+    let (plain, none) = given("txt", &[]);
+    assert_eq!(none, 0);
+    assert_eq!(given("csv", &[]), (plain.clone(), 2));
+    assert_eq!(
+        given("jsonl", &["--set", "task.columns.text=body"]),
+        (plain, 2)
+    );
+    let lost = format!(
+        "task.train={:?}",
+        bench.folder.path().join("data/train.jsonl")
+    );
+    let message = bench.refused("lm", &["--set", &lost]);
+    assert!(
+        message.contains("train.jsonl: line 1: expected key text"),
+        "{message}"
+    );
+}
+
+#[test]
+fn texts_without_a_token_are_named_before_a_step() {
+    let bench = Bench::new("gpt2-cls");
+    letters(&bench);
+    // Of 🙂 the vocabulary has no byte.
+    let rows = "text,label\nred,a\ngreen,b\n,b\nblue,c\n🙂,c\n";
+    bench.write("data/train.csv", rows);
+    bench.write(
+        "data/validation.csv",
+        "text,label\nred,a\ngreen,b\nblue,c\n",
+    );
+    let message = bench.refused("text", &[]);
+    assert!(
+        message.contains("train.csv: line 4: expected a text with at least one token")
+            && message.contains("found \"\""),
+        "{message}"
+    );
+    assert!(!bench.folder.path().join("runs/text-lora-r2-s0").exists());
+    assert!(
+        bench
+            .refused("text", &["--skip-bad", "1"])
+            .contains("line 6")
+    );
+    let (run, said) = summary(
+        &bench,
+        "text",
+        &["--skip-bad", "2", "--set", "schedule.batch_size=1"],
+    );
+    assert_eq!(notes(&run, &said, "passed over: ").len(), 2);
+    assert_eq!(run["steps"], 2 * 3);
+    // One empty side of a pair is no empty text, and the validation part is read alike.
+    let pairs = "text,other,label\nred,,a\n,green,b\nx,blue,c\n";
+    bench.write("data/train.csv", pairs);
+    bench.write("data/validation.csv", format!("{pairs},,c\n"));
+    let pair = ["--set", "task.columns.text_pair=other"];
+    let message = bench.refused("text", &pair);
+    assert!(
+        message.contains("validation.csv: line 5: expected a text"),
+        "{message}"
+    );
+    bench.write("data/validation.csv", pairs);
+    summary(&bench, "text", &pair);
+    // A tokenizer that adds a token has no such texts.
+    bench.write("data/train.csv", rows);
+    bench.write("data/validation.csv", rows);
+    bench.write("model/tokenizer_config.json", r#"{"add_bos_token": true}"#);
+    summary(&bench, "text", &[]);
+    // An added token has a row of the embedding or is refused.
+    let mut spelt = rows.replace('🙂', "x<user>");
+    bench.write("data/train.csv", &spelt);
+    bench.write("model/added_tokens.json", r#"{"<user>": 29}"#);
+    let (run, _) = summary(&bench, "text", &[]);
+    let read = run["model_sha256"].as_array().unwrap().iter();
+    let read: Vec<_> = read.map(|file| file[0].as_str().unwrap()).collect();
+    for file in [
+        "added_tokens.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "vocab.json",
+    ] {
+        assert!(read.contains(&file), "{read:?}");
+    }
+    let many = (29..=120).map(|id| format!("\"<{id}>\": {id}"));
+    let many = many.collect::<Vec<_>>().join(", ");
+    bench.write("model/added_tokens.json", format!("{{{many}}}"));
+    spelt = rows.replace('🙂', "x<120>");
+    bench.write("data/train.csv", &spelt);
+    let message = bench.refused("text", &[]);
+    assert!(
+        message.contains("token \"<120>\": expected an id below 120, the rows"),
+        "{message}"
+    );
+}
+
+#[test]
+fn images_that_are_left_out_are_counted_and_a_limit_is_obeyed() {
+    let bench = Bench::new("vit-cls");
+    for part in ["train", "validation"] {
+        for (class, file) in [
+            ("black", "0.bmp"),
+            ("black", "deep/er/1.bmp"),
+            ("red", "2.bmp"),
+        ] {
+            bench.write(
+                &format!("data/{part}/{class}/{file}"),
+                bitmap(16, [90, 40, 30]),
+            );
+        }
+    }
+    bench.write("data/validation/red/._2.bmp", "x");
+    bench.write("data/validation/red/3.heic", "x");
+    let each = ["--set", "schedule.batch_size=1"];
+    let (run, said) = summary(&bench, "images", &each);
+    assert_eq!(run["steps"], 2 * 3);
+    let [note] = &notes(&run, &said, "left out")[..] else {
+        panic!("{run}")
+    };
+    assert!(
+        note.contains("validation: 3 images (3 .bmp); left out: 1 image of a format that is not read (1 .heic), 1 hidden file"),
+        "{note}"
+    );
+    let limited = [&each[..], &["--set", "task.limit=2"]].concat();
+    let (run, said) = summary(&bench, "images", &limited);
+    assert_eq!(run["steps"], 2 * 2);
+    let note = &notes(&run, &said, "task.limit")[0];
+    assert_eq!(
+        note,
+        "task.limit: the first 2 of 3 training examples, none of 1 of the 2 classes"
+    );
+    fs::remove_file(bench.folder.path().join("data/train/red/2.bmp")).unwrap();
+    let message = bench.refused("images", &each);
+    assert!(
+        message.contains("train/red: class: expected an image that ends in .jpg")
+            && message.contains("found nothing"),
+        "{message}"
+    );
+}

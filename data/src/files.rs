@@ -1,6 +1,8 @@
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -176,7 +178,8 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
 }
 
 /// SHA-256 of a file, or of a folder: of its files' relative paths and hashes in order, a line each.
-/// Links to folders, links to nothing and what is no file (pipes, devices) are passed over.
+/// Links to folders are followed, but to none twice; links to nothing and what is no file (pipes,
+/// devices) are passed over.
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be listed or read.
@@ -184,23 +187,7 @@ pub fn sha256_path(path: &Path) -> Result<String, Error> {
     if !path.is_dir() {
         return sha256_file(path);
     }
-    let mut files = Vec::new();
-    let mut folders = vec![path.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder, "list"))? {
-            let entry = entry.map_err(Error::io(&folder, "list"))?;
-            let found = entry.path();
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if found.is_dir() {
-                // A link may lead back to where it lies.
-                if !is_link {
-                    folders.push(found);
-                }
-            } else if found.is_file() {
-                files.push(found);
-            }
-        }
-    }
+    let mut files = walk(path)?.files;
     files.sort();
     let mut whole = Sha256::new();
     for file in files {
@@ -212,6 +199,57 @@ pub fn sha256_path(path: &Path) -> Result<String, Error> {
         whole.update(format!("{name} {}\n", sha256_file(&file)?));
     }
     Ok(hex(&whole.finalize()))
+}
+
+/// What is found below a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// The files, also those behind links, in the order of their folders' paths and of their names.
+    pub files: Vec<PathBuf>,
+    /// Links that lead to nothing or to a folder that was found already, such as the one above.
+    pub links: Vec<PathBuf>,
+}
+
+/// Lists what is below `folder`, every folder once.
+pub(crate) fn walk(folder: &Path) -> Result<Walked, Error> {
+    let mut walked = Walked::default();
+    let mut seen = HashSet::new();
+    seen.extend(folder.canonicalize());
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let mut below = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder, "list"))? {
+            let entry = entry.map_err(Error::io(&folder, "list"))?;
+            let found = entry.path();
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if found.is_dir() {
+                below.push((is_link, found));
+            } else if found.is_file() {
+                walked.files.push(found);
+            } else if is_link {
+                walked.links.push(found);
+            }
+        }
+        // Folders before links to them, so that which of the two is passed over is no chance.
+        below.sort();
+        for (is_link, found) in below {
+            let real = found.canonicalize();
+            match real.map_err(Error::io(&found, "resolve"))? {
+                real if seen.insert(real.clone()) => folders.push(found),
+                _ if is_link => walked.links.push(found),
+                // It was met behind a link before.
+                _ => folders.push(found),
+            }
+        }
+    }
+    walked.files.sort_by_cached_key(|file| {
+        let text = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        (
+            text(file.parent().map(Path::as_os_str)),
+            text(file.file_name()),
+        )
+    });
+    Ok(walked)
 }
 
 struct HashWriter<'a>(&'a mut Sha256);
@@ -289,6 +327,48 @@ mod tests {
         let taken = write_folder::<Error>(&path, fill).unwrap_err().to_string();
         assert!(taken.contains("something in it"), "{taken}");
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_once() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("data/a b")).unwrap();
+        fs::create_dir_all(at("data/a/c")).unwrap();
+        fs::create_dir_all(at("other")).unwrap();
+        for name in [
+            "data/z",
+            "data/a b/1",
+            "data/a/c/2",
+            "data/a/10",
+            "data/a/9",
+            "other/3",
+        ] {
+            fs::write(at(name), name).unwrap();
+        }
+        let whole = sha256_path(&at("data")).unwrap();
+        // A loop, a link to nothing, and two to a folder elsewhere.
+        symlink(at("data"), at("data/a/loop")).unwrap();
+        symlink(at("nothing"), at("data/a/lost")).unwrap();
+        assert_eq!(sha256_path(&at("data")).unwrap(), whole);
+        symlink(at("other"), at("data/x")).unwrap();
+        symlink(at("other"), at("data/y")).unwrap();
+        symlink(at("other/3"), at("data/a/8")).unwrap();
+        let walked = walk(&at("data")).unwrap();
+        let names = |paths: &[PathBuf]| {
+            let names = paths
+                .iter()
+                .map(|path| path.strip_prefix(at("data")).unwrap());
+            let names = names.map(|name| name.display().to_string());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&walked.files), "z a/10 a/8 a/9 a b/1 a/c/2 x/3");
+        let mut links = walked.links;
+        links.sort();
+        assert_eq!(names(&links), "a/loop a/lost y");
+        assert_ne!(sha256_path(&at("data")).unwrap(), whole);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod hub;
 mod image;
 mod journal;
 mod json;
+mod model_files;
 mod part;
 mod prefetch;
 mod rows;
@@ -60,6 +61,7 @@ pub use image::{
     ResizedTo,
 };
 pub use journal::{abandon_unfinished, written_files};
+pub use model_files::{is_model_file, model_patterns};
 pub use part::{Part, parquet_files};
 pub use prefetch::Prefetch;
 pub use skip::{Provenance, SkipBad};

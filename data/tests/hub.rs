@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use hub_server::{COMMIT, Reply, Repository, Seen, Server};
 use proptest::prelude::*;
-use rankwise_data::{Error, Hub, HubCache, HubFiles, HubProgress, Patience, RepoId, RepoKind};
+use rankwise_data::{
+    Error, Hub, HubCache, HubFiles, HubProgress, Patience, RepoId, RepoKind, is_model_file,
+    model_patterns,
+};
 use tempfile::TempDir;
 
 const BIG: &str = "model.safetensors";
@@ -181,6 +184,69 @@ fn a_download_has_the_layout_of_the_hubs_libraries() {
     );
     assert_eq!(server.count(), before + 1);
     assert_eq!(assert_completes(cache.path()), 0);
+}
+
+/// All of a model's files are brought, whichever its tokenizer has, and no others.
+#[test]
+fn a_models_files_are_brought_whichever_there_are() {
+    let vocabularies: [&[&str]; 4] = [
+        &[
+            "vocab.json",
+            "merges.txt",
+            "added_tokens.json",
+            "special_tokens_map.json",
+        ],
+        &[
+            "spiece.model",
+            "tokenizer_config.json",
+            "preprocessor_config.json",
+        ],
+        &["sentencepiece.bpe.model"],
+        &[
+            "tokenizer.json",
+            "vocab.txt",
+            "spm.model",
+            "tokenizer_config.json",
+        ],
+    ];
+    let weights: [&[&str]; 3] = [
+        &["model.safetensors"],
+        &[
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json",
+        ],
+        &["pytorch_model.bin"],
+    ];
+    let patterns = model_patterns();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    for (vocabulary, weights) in vocabularies.iter().zip(weights.iter().cycle()) {
+        let wanted = [&["config.json"], *vocabulary, *weights].concat();
+        let others = [
+            "README.md",
+            "optimizer.bin",
+            "onnx/model.onnx",
+            "flax_model.msgpack",
+        ];
+        let file = |name: &&'static str| hub_server::File {
+            name,
+            bytes: name.as_bytes().to_vec(),
+            is_large: name.ends_with(".safetensors"),
+        };
+        let server = Server::good(Repository {
+            files: wanted.iter().chain(&others).map(file).collect(),
+            ..Repository::mine()
+        });
+        let cache = TempDir::new().unwrap();
+        let found = resolve(&hub(cache.path(), &server), &patterns).unwrap();
+        let names = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let names: BTreeSet<String> = found.files.iter().map(names).collect();
+        let expected = wanted.iter().map(|name| (*name).to_owned());
+        assert_eq!(names, expected.collect::<BTreeSet<_>>());
+        // What is brought is what a run's hashes are of, but for the list of the weights' parts.
+        let is_hashed = |name: &String| is_model_file(name) || name.ends_with(".index.json");
+        assert!(names.iter().all(is_hashed), "{names:?}");
+    }
 }
 
 #[test]

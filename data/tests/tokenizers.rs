@@ -146,7 +146,7 @@ fn gpt2_and_roberta_by_pairs() {
     let copy = with(
         &folder,
         &["merges.txt"],
-        r#"{"pad_token": {"content": "<pad>"}}"#,
+        r#"{"pad_token": {"content": "<pad>"}, "mask_token": {"content": "<mask>", "lstrip": true}}"#,
     );
     let text = std::fs::read_to_string(folder.join("vocab.json")).unwrap();
     let mut vocabulary: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
@@ -220,6 +220,255 @@ fn faults_are_said() {
     assert!(fault(empty.path()).contains("tokenizer.json: file: expected a tokenizer"));
     std::fs::write(empty.path().join("tokenizer_config.json"), "[").unwrap();
     assert!(fault(empty.path()).contains("tokenizer_config.json: file: expected settings"));
+}
+
+/// A folder of a case of `added.py`.
+fn small(known: &Value, files: &serde_json::Map<String, Value>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let vocabulary = |value: &mut Value| {
+        if let Some(name) = value.as_str() {
+            *value = known["vocabularies"][name].clone();
+        }
+    };
+    for (name, content) in files {
+        let mut content = match content.as_str() {
+            Some("=") => known["shared"][name].clone(),
+            _ => content.clone(),
+        };
+        match name.as_str() {
+            "vocab.json" => vocabulary(&mut content),
+            "tokenizer.json" => vocabulary(&mut content["model"]["vocab"]),
+            _ => {}
+        }
+        let text = content.as_str().map(str::to_owned);
+        let text = text.unwrap_or_else(|| content.to_string());
+        let bytes = match name.as_str() {
+            "spm.model" => {
+                let pairs = text.as_bytes().chunks(2);
+                let pairs = pairs.map(|pair| std::str::from_utf8(pair).unwrap());
+                pairs
+                    .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+                    .collect()
+            }
+            _ => text.into_bytes(),
+        };
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    folder
+}
+
+/// Added tokens with their flags, and the settings of `tokenizer_config.json`, beside vocabularies and
+/// beside a `tokenizer.json`: ids and types of the reference's.
+#[test]
+fn settings_are_obeyed_as_the_reference_obeys_them() {
+    let known = json("settings.json");
+    let lines = known["lines"].as_array().unwrap();
+    let texts = known["texts"].as_array().unwrap();
+    let line = |index: &Value| Some(lines[index.as_u64()? as usize].as_str().unwrap());
+    let mut seen = 0;
+    for case in known["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let folder = small(&known, case["files"].as_object().unwrap());
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        for (text, found) in texts.iter().zip(case["found"].as_array().unwrap()) {
+            if found.is_null() {
+                continue;
+            }
+            let length = text[2].as_u64().unwrap() as usize;
+            let (first, second) = (line(&text[0]).unwrap(), line(&text[1]));
+            let encoding = tokenizer.encode(first, second, length).unwrap();
+            let text = format!("{name}: {first:?} and {second:?} cut to {length}");
+            assert_eq!(of(&encoding.ids), numbers(&found[0]), "{text}");
+            let firsts = encoding.types.iter().filter(|kind| **kind == 0).count();
+            assert_eq!(Some(firsts as u64), found[1].as_u64(), "{text}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 2000, "{seen}");
+}
+
+#[test]
+fn what_the_class_sets_beside_a_description_is_said() {
+    let known = json("settings.json");
+    for case in known["cases"].as_array().unwrap() {
+        let folder = small(&known, case["files"].as_object().unwrap());
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        let expected = match case["name"].as_str().unwrap() {
+            "bert described, cased by the config" => "normalizer: lowercase is false, not true, as",
+            "bert described cased, lower by the config" => "lowercase is true, not false, as",
+            "bert described cased, nothing said" => {
+                "strip_accents is null, not false, lowercase is true, not false, as"
+            }
+            "bert described, accents by the config" => "handle_chinese_chars is false, not true, ",
+            "gpt2 described" | "roberta described" => {
+                "pre_tokenizer: add_prefix_space is true, not false, as"
+            }
+            "gpt2 described, with a space" => "add_prefix_space is false, not true, as",
+            _ => {
+                assert_eq!(tokenizer.notes(), [""; 0], "{}", case["name"]);
+                continue;
+            }
+        };
+        let [note] = tokenizer.notes() else {
+            panic!("{}: {:?}", case["name"], tokenizer.notes())
+        };
+        assert!(note.contains(expected), "{note}");
+    }
+}
+
+#[test]
+fn what_cannot_be_obeyed_names_file_and_key() {
+    let known = json("settings.json");
+    let fault = |case: &str, name: &str, content: &str| {
+        let cases = known["cases"].as_array().unwrap();
+        let case = cases.iter().find(|one| one["name"] == case).unwrap();
+        let folder = small(&known, case["files"].as_object().unwrap());
+        std::fs::write(folder.path().join(name), content).unwrap();
+        Tokenizer::load(folder.path()).unwrap_err().to_string()
+    };
+    let config = "tokenizer_config.json";
+    for (case, name, content, expected) in [
+        // The reference would give it another id than the file says.
+        (
+            "bert",
+            "added_tokens.json",
+            r#"{"<x>": 500}"#,
+            "added_tokens.json: added token \"<x>\": expected id",
+        ),
+        (
+            "gpt2",
+            "added_tokens.json",
+            r#"{"<x>": "one"}"#,
+            "added_tokens.json: token \"<x>\": expected an id",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"added_tokens_decoder": {"9": {"content": "<x>"}}}"#,
+            "config.json: added token \"<x>\"",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"added_tokens_decoder": ["<x>"]}"#,
+            "key added_tokens_decoder: expected tokens by",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"do_lower_case": "no"}"#,
+            "key do_lower_case: expected true or false, found \"no\"",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"truncation_side": "top"}"#,
+            "key truncation_side: expected \"left\" or",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"extra_special_tokens": 3}"#,
+            "key extra_special_tokens: expected a list",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#,
+            "key tokenizer_class: expected BertTokenizer",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"tokenizer_class": "GPT2Tokenizer"}"#,
+            "expected tokenizer.json, or vocab.json",
+        ),
+        (
+            "bert",
+            config,
+            r#"{"cls_token": "<no>"}"#,
+            "vocab.txt: tokens: expected BERT's [CLS]",
+        ),
+        (
+            "gpt2",
+            config,
+            r#"{"tokenizer_class": "BertTokenizer"}"#,
+            "tokenizer: expected tokenizer.json or vocab.txt",
+        ),
+        (
+            "deberta",
+            config,
+            r#"{"do_lower_case": true}"#,
+            "key do_lower_case: expected false, found true",
+        ),
+        (
+            "deberta",
+            config,
+            r#"{"add_prefix_space": false}"#,
+            "key add_prefix_space: expected true",
+        ),
+        (
+            "deberta",
+            config,
+            r#"{"cls_token": "<s>"}"#,
+            "key cls_token: expected \"[CLS]\"",
+        ),
+        (
+            "deberta",
+            config,
+            r#"{"additional_special_tokens": [{"content": "a", "single_word": true}]}"#,
+            "added token \"a\"",
+        ),
+        (
+            "bert",
+            "special_tokens_map.json",
+            "[",
+            "special_tokens_map.json: file: expected settings",
+        ),
+    ] {
+        let found = fault(case, name, content);
+        assert!(found.contains(expected), "{found}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sentencepiece.bpe.model"), "x").unwrap();
+    let found = Tokenizer::load(folder.path()).unwrap_err().to_string();
+    assert!(
+        found.ends_with("found only sentencepiece.bpe.model"),
+        "{found}"
+    );
+}
+
+/// A token that was added without a row of the embedding is found when a text has it.
+#[test]
+fn ids_beyond_the_models_rows_are_named() {
+    let known = json("settings.json");
+    let cases = known["cases"].as_array().unwrap();
+    for (name, text) in [
+        ("bert added", "the <ticket> x"),
+        ("deberta added", "the <user>x"),
+    ] {
+        let case = cases.iter().find(|one| one["name"] == name).unwrap();
+        let folder = small(&known, case["files"].as_object().unwrap());
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        let ids = tokenizer.encode(text, None, 64).unwrap().ids;
+        let most = *ids.iter().max().unwrap() as usize;
+        let few = tokenizer.with_rows(most);
+        let fault = few.encode(text, None, 64).unwrap_err().to_string();
+        let token = text.split(['<', '>']).nth(1).unwrap();
+        assert!(
+            fault.contains(&format!(
+                "token \"<{token}>\": expected an id below {most}, the rows"
+            )) && fault.ends_with(&format!("found {most}")),
+            "{fault}"
+        );
+        assert!(few.encode("the printer", None, 64).is_ok());
+        // What is cut off needs no row.
+        assert!(
+            few.encode("the printer is <ticket> <user>", None, 4)
+                .is_ok()
+        );
+        assert!(few.with_rows(most + 1).encode(text, None, 64).is_ok());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rankwise_data::{Hub, RepoId, RepoKind, read_text};
+use rankwise_data::{Hub, RepoId, RepoKind, model_patterns, read_text};
 use rankwise_paper::{TuningRow, TuningRuns, text_table, tuning_cells};
 use rankwise_training::{
     Method, MethodTable, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary,
@@ -14,14 +14,6 @@ use super::{Outcome, tuned};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
 use crate::stdout::{out, outln};
-
-/// The files of a model that fine-tuning may need.
-const MODEL_FILES: [&str; 4] = [
-    "config.json",
-    "model.safetensors|model.safetensors.index.json|pytorch_model.bin|pytorch_model.bin.index.json",
-    "tokenizer.json|spm.model|vocab.json|vocab.txt|",
-    "preprocessor_config.json|tokenizer_config.json|",
-];
 
 /// Whether a transformer is to be fine-tuned rather than a head.
 pub fn is_asked_for(options: &TrainOptions) -> Result<bool> {
@@ -180,9 +172,15 @@ fn one(
     bar.set_message(name);
     let mut last = String::new();
     let summary = tune(config, sources, Some(folder), |progress| match progress {
-        TuneProgress::Begins { found, of, .. } => {
+        TuneProgress::Begins {
+            found, of, notes, ..
+        } => {
             bar.set_length(of);
             bar.set_position(found);
+            if !common.quiet {
+                let say = || notes.iter().for_each(|note| eprintln!("{name}: {note}"));
+                bar.suspend(say);
+            }
         }
         TuneProgress::Step { number, record } => {
             bar.set_position(number);
@@ -382,9 +380,11 @@ fn sources(config: &TuneConfig, offline: bool, quiet: bool) -> Result<Sources> {
         _ => Some(format!("{name}/*.parquet")),
     };
     let revision = config.model.revision.as_deref();
+    let patterns = model_patterns();
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
     let model = folder(
         ("model.path", &config.model.path, RepoKind::Model, revision),
-        &MODEL_FILES,
+        &patterns,
         (offline, quiet),
     )?;
     let data = match &pattern {

@@ -1,12 +1,14 @@
 //! Images: red, green and blue in bytes.
 //!
 //! What the reference pipeline does with a file before it resizes: decode (JPEG by a decoder of our own
-//! that agrees with libjpeg to the byte, other formats by the `image` crate), turn as the EXIF tag says,
-//! convert to RGB (a grey value thrice, an alpha channel dropped).
+//! that agrees with libjpeg to the byte, a GIF's first frame as Pillow lays it out, other formats by the
+//! `image` crate), turn as the EXIF tag says, convert to RGB (a grey value thrice, an alpha channel
+//! dropped). Of TIFF and PNM only 8 bits a channel are read, as Pillow's conversions of others differ.
 
 mod augment;
 mod cifar;
 mod files;
+mod gif;
 mod jpeg;
 mod parquet;
 mod processor;
@@ -19,7 +21,9 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use ::image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
+};
 
 use crate::Error;
 
@@ -75,14 +79,15 @@ impl Image {
         &self.pixels
     }
 
-    /// Decodes JPEG, PNG, WebP or BMP, whichever the first bytes say.
+    /// Decodes JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF (the first page) or PNM, whichever the
+    /// first bytes say.
     ///
     /// # Errors
     /// [`Error::Format`] naming `origin` and `what` (a row, or `image`) if the bytes are no such
     /// image, damaged or cut, or if it has more than 2²⁶ pixels.
     pub fn decode(origin: &Path, what: &str, bytes: &[u8]) -> Result<Self, Error> {
         let wrong = |found: String| {
-            let expected = "a whole JPEG, PNG, WebP or BMP image";
+            let expected = "a whole JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image";
             Error::format(origin, what, expected, found)
         };
         // Decoders of others are not relied upon to never panic.
@@ -93,7 +98,14 @@ impl Image {
             if reader.format().is_none() {
                 return Err(wrong(beginning(bytes)));
             }
-            let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
+            let format = reader.format();
+            if format == Some(ImageFormat::Gif) {
+                let (width, height, pixels) =
+                    gif::decode(bytes, MOST_PIXELS, LONGEST_SIDE).map_err(&wrong)?;
+                let image = RgbImage::from_raw(width, height, pixels);
+                return image.ok_or_else(|| wrong("a damaged one".to_owned()));
+            }
+            let is_jpeg = format == Some(ImageFormat::Jpeg);
             let mut limits = Limits::default();
             limits.max_image_width = Some(LONGEST_SIDE);
             limits.max_image_height = Some(LONGEST_SIDE);
@@ -106,6 +118,19 @@ impl Image {
                 let expected = format!("1 to {MOST_PIXELS} pixels");
                 let found = format!("{width} × {height}");
                 return Err(Error::format(origin, what, expected, found));
+            }
+            let given = decoder.original_color_type();
+            let is_plain = matches!(
+                given,
+                ExtendedColorType::L1
+                    | ExtendedColorType::L8
+                    | ExtendedColorType::La8
+                    | ExtendedColorType::Rgb8
+                    | ExtendedColorType::Rgba8
+            );
+            if matches!(format, Some(ImageFormat::Tiff | ImageFormat::Pnm)) && !is_plain {
+                let expected = "grey, RGB or RGBA values of 8 bits";
+                return Err(Error::format(origin, what, expected, format!("{given:?}")));
             }
             let orientation = decoder.orientation().map_err(failed)?;
             let own = match is_jpeg {
@@ -281,9 +306,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            kind in 0_usize..4, bytes in prop::collection::vec(any::<u8>(), 0..300)
+            kind in 0_usize..7, bytes in prop::collection::vec(any::<u8>(), 0..300)
         ) {
-            let magic: [&[u8]; 4] = [b"\xFF\xD8\xFF", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\x08WEBPVP8 ", b"BM"];
+            let magic: [&[u8]; 7] = [
+                b"\xFF\xD8\xFF",
+                b"\x89PNG\r\n\x1a\n",
+                b"RIFF\0\0\0\x08WEBPVP8 ",
+                b"BM",
+                b"GIF89a\x05\0\x04\0\x80\0\0",
+                b"II*\0\x08\0\0\0",
+                b"P6 5 4 255\n",
+            ];
             let _ = decode(&[magic[kind], &bytes].concat());
         }
 

@@ -67,11 +67,13 @@ impl ImageSet {
         files::food101(folder, part, skip)
     }
 
-    /// Reads a folder with one folder of images for every class. The classes are the folders' names,
-    /// sorted, or `classes` if given.
+    /// Reads a folder with one folder of images for every class, in which they may lie at any depth.
+    /// The classes are the folders' names, sorted, or `classes` if given. The notes count what is left
+    /// out: hidden files, images of formats that are not read, files that are no images.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] if there are no images, or a folder is none of `classes`.
+    /// [`Error::Io`]; [`Error::Format`] if there are no images, a class has none, or a folder is none
+    /// of `classes`.
     pub fn folder(folder: &Path, classes: Option<&[String]>) -> Result<Self, Error> {
         files::folder(folder, classes)
     }
@@ -98,6 +100,16 @@ impl ImageSet {
     /// Whether there are none: a set that was read has some.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// Leaves the first `count` images.
+    pub fn truncate(&mut self, count: usize) {
+        self.labels.truncate(count);
+        match &mut self.source {
+            Source::Planes(records) => records.truncate(count),
+            Source::Files(paths) => paths.truncate(count),
+            Source::Stored(store) => store.entries.truncate(count),
+        }
     }
 
     /// The index in [`classes`](Self::classes) of every image's label.

@@ -158,8 +158,8 @@ impl GlueTask {
             }
             Files::Parquet(files) => {
                 let mut examples = Vec::new();
-                for path in &files {
-                    self.read_parquet(path, skip, &mut examples)?;
+                for (file, path) in files.iter().enumerate() {
+                    self.read_parquet((file, path), skip, &mut examples)?;
                 }
                 (files, examples)
             }
@@ -295,6 +295,7 @@ impl GlueTask {
             first: text(first)?,
             second: second.map(text).transpose()?,
             target: target.map_err(|(expected, found)| line.error(expected, found))?,
+            origin: (0, format!("line {}", line.number)),
         })
     }
 
@@ -321,7 +322,7 @@ impl GlueTask {
 
     fn read_parquet(
         self,
-        path: &Path,
+        (file, path): (usize, &Path),
         skip: &mut SkipBad,
         examples: &mut Vec<TextExample>,
     ) -> Result<(), Error> {
@@ -367,6 +368,7 @@ impl GlueTask {
                         target: target.map_err(|(expected, found)| {
                             Error::format(path, &*row, expected, found)
                         })?,
+                        origin: (file, row.clone()),
                     })
                 };
                 examples.extend(skip.take(example())?);

@@ -8,7 +8,7 @@ mod squad;
 mod table;
 mod window;
 
-use crate::Provenance;
+use crate::{Error, Provenance};
 
 pub use glue::GlueTask;
 pub use squad::{Answer, Question, Squad};
@@ -33,6 +33,8 @@ pub struct TextExample {
     pub second: Option<String>,
     /// The answer.
     pub target: Target,
+    /// Where it stands: which of the set's files, and the line, record or row.
+    pub origin: (usize, String),
 }
 
 /// Examples in the order of their files.
@@ -47,6 +49,15 @@ pub struct TextSet {
 }
 
 impl TextSet {
+    /// An error about an example.
+    ///
+    /// # Panics
+    /// If it is none of the set's.
+    pub fn error(&self, example: &TextExample, expected: &str, found: &str) -> Error {
+        let (file, what) = &example.origin;
+        Error::format(&self.provenance.files[*file], what, expected, found)
+    }
+
     /// The number of outputs that a model needs: the classes, or 1 for a regression.
     pub fn outputs(&self) -> usize {
         self.classes.len().max(1)

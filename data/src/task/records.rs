@@ -22,6 +22,8 @@ pub(super) struct Raw {
 /// Everything of one file that reading adds to.
 pub(super) struct Reading<'a> {
     pub columns: &'a TextColumns,
+    /// Whether there are labels and second texts, or texts alone.
+    pub is_labelled: bool,
     pub file: usize,
     pub path: &'a Path,
     pub skip: &'a mut SkipBad,
@@ -36,24 +38,22 @@ impl Reading<'_> {
     /// The columns that are wanted, in order: text, label, second text.
     fn wanted(&self) -> impl Iterator<Item = &str> {
         let columns = self.columns;
-        [
-            Some(&columns.text),
-            Some(&columns.label),
-            columns.text_pair.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
+        let others = [Some(&columns.label), columns.text_pair.as_ref()];
+        let others = others.into_iter().flatten().filter(|_| self.is_labelled);
+        [&columns.text]
+            .into_iter()
+            .chain(others)
+            .map(String::as_str)
     }
 
     fn push(&mut self, what: String, mut cells: Vec<String>) {
         let second = (cells.len() > 2).then(|| cells.remove(2));
-        let label = cells.pop().unwrap_or_default();
+        let label = (cells.len() > 1).then(|| cells.remove(1));
         self.raws.push(Raw {
             origin: (self.file, what),
             first: cells.pop().unwrap_or_default(),
             second,
-            label,
+            label: label.unwrap_or_default(),
         });
     }
 
@@ -138,7 +138,7 @@ impl Reading<'_> {
     /// Texts as they are; of labels, numbers and truth values too.
     fn cells(&self, what: &str, record: &Value) -> Result<Vec<String>, Error> {
         let cell = |wanted: &str| {
-            let is_label = wanted == self.columns.label;
+            let is_label = self.is_labelled && wanted == self.columns.label;
             match record.get(wanted) {
                 Some(Value::String(text)) => Ok(text.clone()),
                 Some(Value::Number(number)) if is_label => Ok(number.to_string()),
@@ -174,7 +174,8 @@ impl Reading<'_> {
                     let what = format!("column {name}");
                     Error::format(self.path, what, "present", error.to_string())
                 })?;
-                Labels::texts(self.path, column, *name == self.columns.label)
+                let is_label = self.is_labelled && *name == self.columns.label;
+                Labels::texts(self.path, column, is_label)
             });
             let columns = columns.collect::<Result<Vec<_>, _>>()?;
             for (index, row) in rows.clone().enumerate() {

@@ -73,38 +73,8 @@ impl TextColumns {
     /// record or row that is wrong, has no label or one that is none of the classes; or if the labels
     /// are scores and no regression was asked for.
     pub fn read(&self, files: &[PathBuf], skip: &mut SkipBad) -> Result<TextSet, Error> {
-        let mut raws = Vec::new();
-        let mut known = self.classes.clone();
-        for (file, path) in files.iter().enumerate() {
-            let ending = path.extension().unwrap_or_default().to_string_lossy();
-            let mut reading = Reading {
-                columns: self,
-                file,
-                path,
-                skip,
-                raws: &mut raws,
-            };
-            match ending.to_ascii_lowercase().as_str() {
-                "csv" => reading.csv(',')?,
-                "tsv" => reading.csv('\t')?,
-                "json" => reading.json()?,
-                "jsonl" | "ndjson" => reading.json_lines()?,
-                "parquet" => {
-                    let named = reading.parquet()?;
-                    known = known.or(named);
-                }
-                other => {
-                    let expected =
-                        "one that ends in .csv, .tsv, .json, .jsonl, .ndjson or .parquet";
-                    let found = format!("the ending {other:?}");
-                    return Err(Error::format(path, "file name", expected, found));
-                }
-            }
-        }
-        if raws.is_empty() {
-            let path = files.first().map_or(Path::new("."), PathBuf::as_path);
-            return Err(Error::format(path, "examples", "at least one", "none"));
-        }
+        let (raws, named) = self.raws(files, true, skip)?;
+        let known = self.classes.clone().or(named);
         let wrong = |raw: &Raw, expected: String| {
             let (file, what) = &raw.origin;
             let found = match raw.label.trim() {
@@ -144,6 +114,7 @@ impl TextColumns {
                     first: raw.first,
                     second: raw.second,
                     target,
+                    origin: raw.origin,
                 });
             }
         }
@@ -168,6 +139,63 @@ impl TextColumns {
                 notes,
             },
         })
+    }
+
+    /// Whether a file is a table by its ending.
+    pub fn is_table(path: &Path) -> bool {
+        ending(path).is_some_and(|ending| ENDINGS.contains(&&*ending))
+    }
+
+    /// Reads the texts alone, as [`read`](Self::read) does, whatever else the files hold.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn texts(&self, files: &[PathBuf], skip: &mut SkipBad) -> Result<Vec<String>, Error> {
+        let (raws, _) = self.raws(files, false, skip)?;
+        Ok(raws.into_iter().map(|raw| raw.first).collect())
+    }
+
+    /// The records of the files, with their labels or with the text alone, and the classes that a
+    /// file names.
+    fn raws(
+        &self,
+        files: &[PathBuf],
+        is_labelled: bool,
+        skip: &mut SkipBad,
+    ) -> Result<(Vec<Raw>, Option<Vec<String>>), Error> {
+        let mut raws = Vec::new();
+        let mut known = None;
+        for (file, path) in files.iter().enumerate() {
+            let mut reading = Reading {
+                columns: self,
+                is_labelled,
+                file,
+                path,
+                skip,
+                raws: &mut raws,
+            };
+            match ending(path).unwrap_or_default().as_str() {
+                "csv" => reading.csv(',')?,
+                "tsv" => reading.csv('\t')?,
+                "json" => reading.json()?,
+                "jsonl" | "ndjson" => reading.json_lines()?,
+                "parquet" => {
+                    let named = reading.parquet()?;
+                    known = known.or(named);
+                }
+                other => {
+                    let expected =
+                        "one that ends in .csv, .tsv, .json, .jsonl, .ndjson or .parquet";
+                    let found = format!("the ending {other:?}");
+                    return Err(Error::format(path, "file name", expected, found));
+                }
+            }
+        }
+        if raws.is_empty() {
+            let path = files.first().map_or(Path::new("."), PathBuf::as_path);
+            return Err(Error::format(path, "examples", "at least one", "none"));
+        }
+        Ok((raws, known))
     }
 
     /// Whether the text is a label at all.
@@ -195,6 +223,14 @@ impl TextColumns {
             None => Err(format!("one of {} classes or its index", classes.len())),
         }
     }
+}
+
+/// How the names of tables end.
+const ENDINGS: [&str; 6] = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet"];
+
+/// What is behind the last point of a file's name, in small letters.
+fn ending(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_ascii_lowercase())
 }
 
 /// The first label that is a number and not whole, if all are numbers.

@@ -6,6 +6,7 @@
 mod charsmap;
 mod plain;
 mod proto;
+mod settings;
 mod spm;
 mod unigram;
 
@@ -20,7 +21,9 @@ use tokenizers::{
 };
 
 use crate::Error;
-use plain::{Config, guarded};
+use crate::model_files::file;
+use plain::guarded;
+use settings::{Class, Settings};
 use spm::Spm;
 
 /// The tokens of one text or a pair, special ones included.
@@ -84,6 +87,11 @@ pub struct Tokenizer {
     path: PathBuf,
     pad: Option<u32>,
     side: Side,
+    truncation: TruncationDirection,
+    has_types: bool,
+    /// Ids from here on are none of the model's.
+    rows: u32,
+    notes: Vec<String>,
 }
 
 enum Kind {
@@ -92,75 +100,78 @@ enum Kind {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer in a model's folder: `tokenizer.json`, else `spm.model` or `spiece.model`
-    /// (DeBERTa v2 and v3), else `vocab.json` with `merges.txt` (GPT-2, RoBERTa), else `vocab.txt`
-    /// (BERT), with the settings of `tokenizer_config.json` if it is there.
+    /// Reads the tokenizer in a model's folder: `tokenizer.json`, else the vocabulary of the class
+    /// that `tokenizer_config.json` or `config.json` names: `spm.model` or `spiece.model` (DeBERTa v2
+    /// and v3), `vocab.json` with `merges.txt` (GPT-2, RoBERTa), `vocab.txt` (BERT); without a class
+    /// the first of these that is there. Added tokens and settings are those of `added_tokens.json`,
+    /// `special_tokens_map.json` and `tokenizer_config.json`, taken as transformers 5.23 takes them.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read; [`Error::Format`] if there is none of these, or it is
-    /// damaged or of another kind.
+    /// damaged or of another kind, or says what cannot be obeyed.
     pub fn load(folder: &Path) -> Result<Self, Error> {
-        let config = Config::read(folder)?;
-        let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-        let mut side = None;
-        let mut pad = None;
-        let (path, kind, processor) = if let Some(path) = file("tokenizer.json") {
-            let (tokenizer, padding) = plain::json(&path)?;
-            if let Some(padding) = padding {
+        let path = file(folder, "tokenizer.json");
+        let value = path.as_deref().map(plain::parse).transpose()?;
+        let added = value.as_ref().and_then(|value| value.get("added_tokens"));
+        let mut settings = Settings::read(folder, added)?;
+        let (mut side, mut pad, mut truncation) = (None, None, None);
+        let mut notes = Vec::new();
+        let (path, kind, processor) = if let Some((path, value)) = path.zip(value) {
+            let described = plain::described(&path, value, &settings)?;
+            if let Some(padding) = described.padding {
                 pad = Some(padding.pad_id);
-                side = Some(match padding.direction {
-                    PaddingDirection::Left => Side::Left,
-                    PaddingDirection::Right => Side::Right,
-                });
+                side = Some(matches!(padding.direction, PaddingDirection::Left));
             }
-            let (tokenizer, processor) = apart(tokenizer);
-            (path, tokenizer, processor)
-        } else if let Some(path) = file("spm.model").or_else(|| file("spiece.model")) {
-            for (key, value) in [
-                ("do_lower_case", config.do_lower_case),
-                ("split_by_punct", config.split_by_punct),
-            ] {
-                if value == Some(true) {
-                    let path = folder.join("tokenizer_config.json");
-                    return Err(Error::format(&path, format!("key {key}"), "false", "true"));
-                }
-            }
-            let spm = Spm::read(&path)?;
-            let id = |name| spm.id(name).unwrap_or_default();
-            let processor = plain::template(&path, id("[CLS]"), id("[SEP]"))?;
-            (path, Kind::Spm(Box::new(spm)), Some(processor))
-        } else if let Some(path) = file("vocab.json") {
-            let tokenizer = plain::byte_pairs(&path, &folder.join("merges.txt"), &config)?;
-            let (tokenizer, processor) = apart(tokenizer);
-            (path, tokenizer, processor)
-        } else if let Some(path) = file("vocab.txt") {
-            let (tokenizer, processor) = apart(plain::word_pieces(&path, &config)?);
-            (path, tokenizer, processor)
+            truncation = described.truncation;
+            notes = described.notes;
+            let (kind, processor) = apart(described.tokenizer);
+            (path, kind, processor)
         } else {
-            let expected = "tokenizer.json, spm.model, vocab.json and merges.txt, or vocab.txt";
-            return Err(Error::format(folder, "tokenizer", expected, "none"));
+            let (path, class) = vocabulary(folder, &settings)?;
+            settings.class = Some(class);
+            if settings.class == Some(Class::DebertaV2) {
+                let spm = Spm::read(&path, &settings)?;
+                let special = |name: &str| (name.to_owned(), spm.id(name).unwrap_or_default());
+                let processor = plain::template(&path, special("[CLS]"), special("[SEP]"))?;
+                (path, Kind::Spm(Box::new(spm)), Some(processor))
+            } else {
+                let tokenizer = match settings.class {
+                    Some(Class::Bert) => plain::word_pieces(&path, &settings)?,
+                    _ => plain::byte_pairs(&path, &folder.join("merges.txt"), &settings)?,
+                };
+                let (kind, processor) = apart(tokenizer);
+                (path, kind, processor)
+            }
         };
+        let has_types = !matches!(settings.class, Some(Class::Gpt2 | Class::Roberta));
         let mut tokenizer = Self {
+            has_types: has_types && processor.is_some(),
             kind,
             processor,
             path,
             pad: None,
             side: Side::Right,
+            truncation: settings.truncation(truncation)?,
+            rows: u32::MAX,
+            notes,
         };
-        let name = config.pad_token.as_ref().and_then(|token| {
-            let content = token.get("content").unwrap_or(token);
-            content.as_str()
-        });
         let usual = ["[PAD]", "<pad>"].into_iter();
-        let named = name.and_then(|name| tokenizer.token_id(name));
-        let pad = named.or(pad);
+        let named = settings.special("pad_token")?;
+        let pad = named.and_then(|name| tokenizer.token_id(&name)).or(pad);
         tokenizer.pad = pad.or_else(|| usual.filter_map(|name| tokenizer.token_id(name)).next());
-        tokenizer.side = match config.padding_side.as_deref() {
-            Some("left") => Side::Left,
-            Some(_) => Side::Right,
-            None => side.unwrap_or(Side::Right),
+        tokenizer.side = match settings.is_left("padding_side")?.or(side) {
+            Some(true) => Side::Left,
+            Some(false) | None => Side::Right,
         };
         Ok(tokenizer)
+    }
+
+    /// For a model whose embedding has so many rows: a text with an id beyond them is an error, which
+    /// names the token.
+    #[must_use]
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        self.rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        self
     }
 
     /// The tokens of one text or a pair, cut to `max_length` with the special ones: the longer of two
@@ -176,7 +187,7 @@ impl Tokenizer {
     ) -> Result<Encoding, Error> {
         let strategy = TruncationStrategy::LongestFirst;
         let encoding = self.encode_cut(first, second, max_length, strategy, 0)?;
-        Ok(Encoding::of(&encoding, self.processor.is_some()))
+        Ok(Encoding::of(&encoding, self.has_types))
     }
 
     /// A pair whose second text is cut into windows that share `stride` tokens.
@@ -200,9 +211,10 @@ impl Tokenizer {
         let strategy = TruncationStrategy::OnlySecond;
         let mut encoding = self.encode_cut(first, Some(second), max_length, strategy, stride)?;
         let others = encoding.take_overflowing();
-        let has_types = self.processor.is_some();
         let windows = std::iter::once(&encoding).chain(&others);
-        Ok(windows.map(|one| Encoding::of(one, has_types)).collect())
+        Ok(windows
+            .map(|one| Encoding::of(one, self.has_types))
+            .collect())
     }
 
     fn encode_cut(
@@ -225,10 +237,10 @@ impl Tokenizer {
         }
         let first = self.part(first)?;
         let second = second.map(|text| self.part(text)).transpose()?;
-        guarded(&self.path, || {
+        let whole = guarded(&self.path, || {
             let wrong = |error: tokenizers::Error| plain::fault(&self.path, &error);
             let params = TruncationParams {
-                direction: TruncationDirection::Right,
+                direction: self.truncation,
                 max_length: max_length - special,
                 strategy,
                 stride,
@@ -251,7 +263,12 @@ impl Tokenizer {
                     Ok(both.pop().unwrap_or_default())
                 }
             }
-        })
+        })?;
+        let windows = std::iter::once(&whole).chain(whole.get_overflowing());
+        windows
+            .into_iter()
+            .try_for_each(|one| self.check_rows(one))?;
+        Ok(whole)
     }
 
     /// The tokens of one text, without special ones.
@@ -267,6 +284,24 @@ impl Tokenizer {
                 Ok(tokenizers::Encoding::from_tokens(tokens.collect(), 0))
             }
         }
+    }
+
+    /// Checks that the model has a row for every token.
+    fn check_rows(&self, encoding: &tokenizers::Encoding) -> Result<(), Error> {
+        let ids = encoding.get_ids().iter();
+        let Some(id) = ids.copied().find(|id| *id >= self.rows) else {
+            return Ok(());
+        };
+        let token = match &self.kind {
+            Kind::Crate(tokenizer) => tokenizer.id_to_token(id).unwrap_or_default(),
+            Kind::Spm(spm) => spm.name(id).unwrap_or_default().to_owned(),
+        };
+        let expected = format!(
+            "an id below {}, the rows of the model's embedding",
+            self.rows
+        );
+        let what = format!("token {token:?}");
+        Err(Error::format(&self.path, what, expected, id.to_string()))
     }
 
     /// How many special tokens come with one text or a pair.
@@ -301,10 +336,70 @@ impl Tokenizer {
         self.side
     }
 
+    /// What a reader of the results should know: where the model's class does not do what its
+    /// `tokenizer.json` says.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// The file that it was read from.
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The file that the class reads, and the class where only the file says it.
+fn vocabulary(folder: &Path, settings: &Settings) -> Result<(PathBuf, Class), Error> {
+    let file = |name| file(folder, name);
+    let spm = || file("spm.model").or_else(|| file("spiece.model"));
+    let (found, expected) = match &settings.class {
+        Some(class @ Class::Bert) => (
+            file("vocab.txt").map(|path| (path, class.clone())),
+            "tokenizer.json or vocab.txt",
+        ),
+        Some(class @ (Class::Gpt2 | Class::Roberta)) => (
+            file("vocab.json").map(|path| (path, class.clone())),
+            "tokenizer.json, or vocab.json and merges.txt",
+        ),
+        Some(class @ Class::DebertaV2) => (
+            spm().map(|path| (path, class.clone())),
+            "tokenizer.json, spm.model or spiece.model",
+        ),
+        Some(Class::Written) => (None, "tokenizer.json"),
+        Some(Class::Other(name)) => {
+            let expected = "BertTokenizer, GPT2Tokenizer, RobertaTokenizer or DebertaV2Tokenizer, \
+                            or a tokenizer.json beside it";
+            let what = "key tokenizer_class";
+            return Err(Error::format(
+                &settings.path,
+                what,
+                expected,
+                format!("{name:?}"),
+            ));
+        }
+        None => (
+            spm()
+                .map(|path| (path, Class::DebertaV2))
+                .or(file("vocab.json").map(pairs).transpose()?)
+                .or_else(|| Some((file("vocab.txt")?, Class::Bert))),
+            "tokenizer.json, spm.model, vocab.json and merges.txt, or vocab.txt",
+        ),
+    };
+    found.ok_or_else(|| {
+        let other = file("sentencepiece.bpe.model").map(|_| "only sentencepiece.bpe.model");
+        Error::format(folder, "tokenizer", expected, other.unwrap_or("none"))
+    })
+}
+
+/// RoBERTa's class for a vocabulary of pairs that has its special tokens, else GPT-2's.
+fn pairs(path: PathBuf) -> Result<(PathBuf, Class), Error> {
+    let value = plain::parse(&path)?;
+    let has = |token: &str| value.get(token).is_some();
+    let class = match has("<s>") && has("</s>") {
+        true => Class::Roberta,
+        false => Class::Gpt2,
+    };
+    Ok((path, class))
 }
 
 /// Says the file and the size, not every token.

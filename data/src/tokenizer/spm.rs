@@ -1,15 +1,19 @@
 //! DeBERTa's `spm.model`: normalise, segment, bytes for what is unknown.
 //!
-//! Ids are the places of the pieces in the file; `[MASK]` comes after the last. A special token that
-//! is spelled out in a text is one, and what is between is tokenised by itself, as the reference's
-//! tokenizers do. All the rest is SentencePiece's, to the id. (transformers 5 builds its DeBERTa
+//! Ids are the places of the pieces in the file; added tokens, `[MASK]` among them, come after the
+//! last. An added token that is spelled out in a text is one, with the spaces beside it that its flags
+//! say, and what is between is tokenised by itself, as the reference's tokenizers do. All the rest is SentencePiece's, to the id. (transformers 5 builds its DeBERTa
 //! tokenizer without the model's charsmap and bytes: there, full-width letters, ligatures or emoji
 //! become `[UNK]`, which the model never saw for them.)
 
+use std::cmp::Reverse;
 use std::path::Path;
+
+use tokenizers::AddedToken;
 
 use super::charsmap::Normaliser;
 use super::proto::{Kind, Model};
+use super::settings::{Added, Settings};
 use super::unigram::Unigram;
 use crate::Error;
 
@@ -22,18 +26,52 @@ pub(super) struct Spm {
     unigram: Unigram,
     /// The ids of the 256 byte pieces.
     bytes: Option<Vec<u32>>,
-    /// `[CLS]`, `[SEP]`, `[PAD]`, `[UNK]`, `[MASK]`.
-    special: [(&'static str, u32); 5],
+    unknown: u32,
+    added: Vec<(AddedToken, u32)>,
     vocabulary: usize,
 }
 
+/// The special tokens that a model must have as pieces, by their keys.
+const SPECIAL: [(&str, &str); 4] = [
+    ("cls_token", "[CLS]"),
+    ("sep_token", "[SEP]"),
+    ("pad_token", "[PAD]"),
+    ("unk_token", "[UNK]"),
+];
+
 impl Spm {
-    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for a file that is no such model, and for settings that this
+    /// reader does not obey.
+    pub(super) fn read(path: &Path, settings: &Settings) -> Result<Self, Error> {
+        let wrong = |key: &str, expected: String, found: String| {
+            Err(Error::format(
+                &settings.path,
+                format!("key {key}"),
+                expected,
+                found,
+            ))
+        };
+        for (key, usual) in [
+            ("do_lower_case", false),
+            ("split_by_punct", false),
+            ("split_special_tokens", false),
+            ("add_prefix_space", true),
+        ] {
+            if let Some(found) = settings.flag(key)?.filter(|found| *found != usual) {
+                return wrong(key, usual.to_string(), found.to_string());
+            }
+        }
+        for (key, usual) in SPECIAL {
+            if let Some(found) = settings.special(key)?.filter(|found| found != usual) {
+                return wrong(key, format!("{usual:?}, DeBERTa's"), format!("{found:?}"));
+            }
+        }
         let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &bytes, &settings.added(|_| false)?)
     }
 
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+    fn parse(path: &Path, bytes: &[u8], listed: &[Added]) -> Result<Self, Error> {
         let wrong =
             |what: &str, expected: &str, found: String| Error::format(path, what, expected, found);
         let model = Model::parse(bytes).map_err(|fault| {
@@ -48,18 +86,30 @@ impl Spm {
             return Err(wrong("model", "a unigram model", found));
         }
         let place = |text: &str| model.pieces.iter().position(|piece| piece.text == text);
-        let last = model.pieces.len() as u32;
-        let mut special = ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"].map(|name| (name, last));
+        if let Some((_, name)) = SPECIAL.iter().find(|(_, name)| place(name).is_none()) {
+            let expected = "DeBERTa's pieces [CLS], [SEP], [PAD] and [UNK]";
+            return Err(wrong("pieces", expected, format!("no {name}")));
+        }
         let mut vocabulary = model.pieces.len();
-        for (name, id) in &mut special {
-            match place(name) {
-                Some(place) => *id = place as u32,
-                None if *name == "[MASK]" => vocabulary += 1,
-                None => {
-                    let expected = "DeBERTa's pieces [CLS], [SEP], [PAD] and [UNK]";
-                    return Err(wrong("pieces", expected, format!("no {name}")));
-                }
+        let mut added: Vec<(AddedToken, u32)> = Vec::new();
+        for one in listed {
+            let content = &one.token.content;
+            if content.is_empty() || added.iter().any(|(other, _)| other.content == *content) {
+                continue;
             }
+            let is_plain = content.bytes().all(|byte| byte.is_ascii_graphic());
+            if one.token.single_word || one.token.normalized && !is_plain {
+                let file = one.stated.as_ref().map_or(path, |(_, file)| file.as_path());
+                let expected = "one that is neither single_word nor, outside of ASCII, normalized";
+                let what = format!("added token {content:?}");
+                return Err(Error::format(file, what, expected, "another"));
+            }
+            let id = place(content).unwrap_or_else(|| {
+                vocabulary += 1;
+                vocabulary - 1
+            });
+            one.check(id as u32)?;
+            added.push((one.token.clone(), id as u32));
         }
         let mut byte_pieces = Vec::new();
         if model.has_byte_fallback {
@@ -81,7 +131,8 @@ impl Spm {
             normaliser,
             unigram,
             bytes: model.has_byte_fallback.then_some(byte_pieces),
-            special,
+            unknown: place("[UNK]").unwrap_or_default() as u32,
+            added,
             vocabulary,
         })
     }
@@ -90,36 +141,61 @@ impl Spm {
         self.vocabulary
     }
 
-    /// The id of a special token, such as `[CLS]`.
+    /// The id of an added token, such as `[CLS]`.
     pub(super) fn id(&self, name: &str) -> Option<u32> {
-        let special = self.special.iter().find(|special| special.0 == name);
-        special.map(|special| special.1)
+        let added = self.added.iter().find(|(token, _)| token.content == name);
+        added.map(|(_, id)| *id)
+    }
+
+    /// The added token with this id.
+    pub(super) fn name(&self, id: u32) -> Option<&str> {
+        let added = self.added.iter().find(|(_, other)| *other == id);
+        added.map(|(token, _)| token.content.as_str())
     }
 
     pub(super) fn tokens(&self, text: &str) -> Vec<Token> {
         let mut tokens = Vec::new();
-        let mut rest = text;
-        // In characters.
-        let mut at = 0;
-        while !rest.is_empty() {
-            let starts = self.special.iter().filter_map(|(name, id)| {
-                let start = rest.find(name)?;
-                Some((start, *name, *id))
-            });
-            let (before, special) = match starts.min() {
-                Some((start, name, id)) => (&rest[..start], Some((name, id))),
-                None => (rest, None),
-            };
-            self.plain(before, at, &mut tokens);
-            at += before.chars().count();
-            rest = &rest[before.len()..];
-            if let Some((name, id)) = special {
-                tokens.push((id, (at, at + name.len())));
-                at += name.len();
-                rest = &rest[name.len()..];
-            }
-        }
+        self.split(text, 0, false, &mut tokens);
         tokens
+    }
+
+    /// The tokens of a text that begins at a character of the whole: the added ones, the leftmost
+    /// first and of several the longest, and what is between them. Those that are looked for in the
+    /// normalised text come after those that are not.
+    fn split(&self, text: &str, mut at: usize, is_normalized: bool, tokens: &mut Vec<Token>) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let of_kind = |(token, _): &&(AddedToken, u32)| token.normalized == is_normalized;
+            let starts = self.added.iter().filter(of_kind).filter_map(|(token, id)| {
+                let start = rest.find(&token.content)?;
+                Some((start, token, *id))
+            });
+            let found =
+                starts.min_by_key(|(start, token, _)| (*start, Reverse(token.content.len())));
+            let (start, end) = match found {
+                None => (rest.len(), rest.len()),
+                Some((start, token, _)) => {
+                    let end = start + token.content.len();
+                    let spaces = rest[end..].len() - rest[end..].trim_start().len();
+                    let before = rest[..start].trim_end().len();
+                    (
+                        if token.lstrip { before } else { start },
+                        if token.rstrip { end + spaces } else { end },
+                    )
+                }
+            };
+            match is_normalized {
+                true => self.plain(&rest[..start], at, tokens),
+                false => self.split(&rest[..start], at, true, tokens),
+            }
+            at += rest[..start].chars().count();
+            if let Some((_, _, id)) = found {
+                let length = rest[start..end].chars().count();
+                tokens.push((id, (at, at + length)));
+                at += length;
+            }
+            rest = &rest[end..];
+        }
     }
 
     /// The tokens of a text without special ones, which begins at a character of the whole.
@@ -141,7 +217,7 @@ impl Spm {
                 // Unknown characters in a row are one token.
                 (None, None) => match tokens.last_mut() {
                     Some(last) if was_unknown => last.1.1 = span.1,
-                    _ => tokens.push((self.special[3].1, span)),
+                    _ => tokens.push((self.unknown, span)),
                 },
             }
             was_unknown = part.piece.is_none();
@@ -166,7 +242,62 @@ mod tests {
     ];
 
     fn parse(pieces: &[(&str, f32, u8)], byte_fallback: bool) -> Result<Spm, Error> {
-        Spm::parse(Path::new("spm.model"), &write(pieces, b"", byte_fallback))
+        parse_with(
+            pieces,
+            byte_fallback,
+            &["[MASK]"].map(|name| AddedToken::from(name, true)),
+        )
+    }
+
+    fn parse_with(
+        pieces: &[(&str, f32, u8)],
+        byte_fallback: bool,
+        more: &[AddedToken],
+    ) -> Result<Spm, Error> {
+        let special = SPECIAL.map(|(_, name)| AddedToken::from(name, true));
+        let added = special.iter().chain(more).map(|token| Added {
+            token: token.clone(),
+            stated: None,
+        });
+        let file = write(pieces, b"", byte_fallback);
+        Spm::parse(Path::new("spm.model"), &file, &added.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn added_tokens_take_the_spaces_that_their_flags_say() {
+        let token = |name: &str| AddedToken::from(name, true);
+        let more = [
+            token("<a>").lstrip(true),
+            token("<a>b").rstrip(true),
+            token("to<").normalized(true),
+        ];
+        let spm = parse_with(&PIECES, false, &more).unwrap();
+        assert_eq!((spm.vocabulary(), spm.name(9)), (11, Some("<a>b")));
+        // The longest at the leftmost place; what is normalised comes after what is not.
+        assert_eq!(
+            spm.tokens("to  <a>to <a>b  to<a>to<"),
+            [
+                (5, (0, 2)),
+                (8, (2, 7)),
+                (5, (7, 9)),
+                (9, (10, 16)),
+                (5, (16, 18)),
+                (8, (18, 21)),
+                (10, (21, 24)),
+            ]
+        );
+        let fault = |token| {
+            parse_with(&PIECES, false, &[token])
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        let refused = fault(token("<a>").single_word(true));
+        assert!(
+            refused.contains("added token \"<a>\": expected one that"),
+            "{refused}"
+        );
+        assert!(fault(token("<é>").normalized(true)).contains("added token"));
     }
 
     #[test]
@@ -211,7 +342,7 @@ mod tests {
         let fault = |pieces: &[_], bytes| parse(pieces, bytes).err().unwrap().to_string();
         assert!(fault(&PIECES[1..], false).contains("found no [PAD]"));
         assert!(fault(&PIECES, true).contains("expected one for every byte, found no <0x00>"));
-        let cut = Spm::parse(Path::new("spm.model"), b"\x0A\x05");
+        let cut = Spm::parse(Path::new("spm.model"), b"\x0A\x05", &[]);
         assert!(
             cut.err()
                 .unwrap()
@@ -219,7 +350,7 @@ mod tests {
                 .starts_with("spm.model: byte 2: expected as many")
         );
         let map = write(&PIECES, b"\xFF\xFF\xFF\xFF", false);
-        let fault = Spm::parse(Path::new("spm.model"), &map)
+        let fault = Spm::parse(Path::new("spm.model"), &map, &[])
             .err()
             .unwrap()
             .to_string();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use rankwise_data::{sha256_hex, sha256_path};
+use rankwise_data::{is_model_file, sha256_hex, sha256_path};
 
 use super::data::{Evaluated, Judged};
 use super::evaluate::evaluate;
@@ -14,18 +14,6 @@ use super::ranks::ranks;
 use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 use super::run::{Progressed, Run};
 use crate::Error;
-
-/// Files of a model's folder that a run reads beside the weights.
-const READ: [&str; 8] = [
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "spm.model",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-];
 
 impl Run<'_> {
     pub(super) fn measure(
@@ -93,8 +81,6 @@ impl Run<'_> {
     ) -> TuneSummary {
         let config = self.config;
         let rule = &self.trainer.tuned.rule;
-        let passed_over = self.data.skip.skipped().iter();
-        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
         let earlier = match state.notes.records.last() {
             // `go` has added this sitting's seconds at the last epoch.
             Some(_) => state.notes.wall_seconds,
@@ -118,10 +104,17 @@ impl Run<'_> {
             steps: state.steps.len() as u64,
             trainable,
             best: state.notes.best,
-            notes: self.notes.iter().cloned().chain(passed_over).collect(),
+            notes: self.notes(),
             wall_seconds: earlier,
             last: state.notes.records.last().cloned(),
         }
+    }
+
+    /// What there is to say so far, with what was passed over.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let passed_over = self.data.skip.skipped().iter();
+        let passed_over = passed_over.map(|bad| format!("passed over: {bad}"));
+        self.notes.iter().cloned().chain(passed_over).collect()
     }
 
     /// What the run reads.
@@ -147,12 +140,7 @@ impl Run<'_> {
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let is_weights = name.starts_with("model") || name.starts_with("pytorch_model");
-                READ.contains(&&*name)
-                    || is_weights && (name.ends_with(".safetensors") || name.ends_with(".bin"))
-            })
+            .filter(|path| is_model_file(&path.file_name().unwrap_or_default().to_string_lossy()))
             .collect();
         model.sort();
         model.extend(self.adapter.clone());

@@ -30,6 +30,8 @@ pub enum TuneProgress<'a> {
         of: u64,
         /// Numbers that train.
         trainable: Trainable,
+        /// What a reader of the results should know: what was left out, drawn or passed over.
+        notes: &'a [String],
     },
     /// A step was made.
     Step {
@@ -87,6 +89,7 @@ pub fn tune(
         found: state.steps.len() as u64,
         of: run.steps,
         trainable,
+        notes: &run.notes(),
     });
     let start = Instant::now();
     let stop = run.go(&mut state, folder.as_ref(), start, &mut observe);

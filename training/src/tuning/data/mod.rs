@@ -4,18 +4,20 @@ mod images;
 mod squad;
 mod texts;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rankwise_data::{
-    Augment, GlueTask, ImageProcessor, ImageSet, Provenance, Question, SkipBad, Window, stream,
+    Augment, GlueTask, ImageProcessor, ImageSet, Provenance, Question, SkipBad, Tokenizer, Window,
+    stream,
 };
 
 use super::batch::{Item, Target};
 use super::config::{TaskSettings, TuneConfig};
 use crate::Error;
 use crate::metric::Metric;
-use crate::model::Head;
+use crate::model::{Head, ModelConfig};
 
 /// The folders that a run reads: where `model.path` and `task.data` were found, which may be ids of
 /// the Hub.
@@ -172,14 +174,28 @@ impl Source {
         }
     }
 
-    fn first(&self, limit: usize) -> Self {
+    /// Leaves the first `count` items.
+    fn truncate(&mut self, count: usize) {
         match self {
-            Self::Texts(items) if limit > 0 && limit < items.len() => {
-                Self::Texts(Arc::new(items[..limit].to_vec()))
+            Self::Texts(items) => *items = Arc::new(items[..count].to_vec()),
+            Self::Images { set, .. } => {
+                // It is shared with nothing before a run begins.
+                if let Some(set) = Arc::get_mut(set) {
+                    set.truncate(count);
+                }
             }
-            other => other.clone(),
         }
     }
+}
+
+/// What a text must have where the tokenizer adds nothing to it.
+const NO_TOKEN: &str = "a text with at least one token (the tokenizer adds none of its own)";
+
+/// The model's tokenizer, which gives no id that the model has no row for.
+fn tokenizer(model: &Path) -> Result<Tokenizer, Error> {
+    let tokenizer = Tokenizer::load(model)?;
+    let rows = ModelConfig::read(model)?.size_or("vocab_size", Some(usize::MAX))?;
+    Ok(tokenizer.with_rows(rows))
 }
 
 /// The output of a class.
@@ -220,7 +236,7 @@ impl TuneData {
         let mut data = match name {
             "squad" => squad::read(settings, model, &mut skip)?,
             "banking77" | "text" => texts::table(settings, model, &mut skip)?,
-            "lm" => texts::language(settings, model)?,
+            "lm" => texts::language(settings, model, &mut skip)?,
             "cifar10" | "cifar100" | "food101" | "images" => {
                 images::read(settings, model, seed, &mut skip)?
             }
@@ -246,8 +262,32 @@ impl TuneData {
                 found: format!("one, {only}, whose probability is 1 whatever is trained"),
             });
         }
-        data.train = data.train.first(settings.limit);
+        data.limit(settings.limit);
         data.skip = skip;
         Ok(data)
+    }
+
+    /// Leaves the first `limit` training examples; 0: all. What is then without an example is said.
+    fn limit(&mut self, limit: usize) {
+        let all = self.train.len();
+        if limit == 0 || limit >= all {
+            return;
+        }
+        self.train.truncate(limit);
+        let mut note = format!("task.limit: the first {limit} of {all} training examples");
+        let present: BTreeSet<u32> = self.train.classes().collect();
+        let absent = self.classes.iter().zip(0..);
+        let absent = absent.filter(|(_, index)| !present.contains(index));
+        let absent: Vec<_> = absent.map(|(name, _)| name.as_str()).collect();
+        if !absent.is_empty() {
+            note += &format!(
+                ", none of {} of the {} classes",
+                absent.len(),
+                self.classes.len()
+            );
+        }
+        if let Some(first) = self.provenance.first_mut() {
+            first.notes.push(note);
+        }
     }
 }

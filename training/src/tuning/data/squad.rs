@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rankwise_data::{Part, SkipBad, Squad, Tokenizer, Windowing, parquet_files};
+use rankwise_data::{Part, SkipBad, Squad, Windowing, parquet_files};
 
-use super::{Evaluated, Judged, Source, TuneData};
+use super::{Evaluated, Judged, NO_TOKEN, Source, TuneData, tokenizer};
 use crate::Error;
 use crate::model::Head;
 use crate::tuning::batch::{Item, Target};
@@ -16,7 +16,7 @@ pub(super) fn read(
     model: &Path,
     skip: &mut SkipBad,
 ) -> Result<TuneData, Error> {
-    let tokenizer = Tokenizer::load(model)?;
+    let tokenizer = tokenizer(model)?;
     let windowing = Windowing {
         max_length: settings.max_length,
         stride: settings.stride,
@@ -52,15 +52,42 @@ pub(super) fn read(
     };
     let mut read = |files: Vec<PathBuf>| -> Result<_, Error> {
         let is_parquet = |path: &PathBuf| path.extension().is_some_and(|end| end == "parquet");
-        let squad = match files.as_slice() {
+        let mut squad = match files.as_slice() {
             [file] if !is_parquet(file) => Squad::read(file, skip)?,
             files => Squad::parquet(files, skip)?,
         };
+        // Which of several shards it is in is not known.
+        let origin = match squad.provenance.files.as_slice() {
+            [file] => file.clone(),
+            _ => settings.data.clone(),
+        };
         let mut windows = Vec::new();
-        for (index, question) in squad.questions.iter().enumerate() {
-            for window in windowing.windows(&tokenizer, question)? {
-                windows.push((index, window));
+        let mut questions = Vec::with_capacity(squad.questions.len());
+        for question in squad.questions {
+            let found = windowing.windows(&tokenizer, &question)?;
+            let found = match found.iter().any(|window| window.encoding.is_empty()) {
+                false => Ok(found),
+                true => Err(rankwise_data::Error::Format {
+                    path: origin.clone(),
+                    what: format!("question {}", question.id),
+                    expected: NO_TOKEN.to_owned(),
+                    found: format!("{:?}", [&*question.question, &question.context].concat()),
+                }),
+            };
+            if let Some(found) = skip.take(found)? {
+                let index = questions.len();
+                windows.extend(found.into_iter().map(|window| (index, window)));
+                questions.push(question);
             }
+        }
+        squad.questions = questions;
+        if windows.is_empty() {
+            return Err(Error::Model {
+                path: origin,
+                what: "questions".to_owned(),
+                expected: "at least one that may be read".to_owned(),
+                found: "none".to_owned(),
+            });
         }
         let items = windows.iter().map(|(_, window)| {
             let tokens = &window.encoding;
@@ -70,9 +97,13 @@ pub(super) fn read(
         let source = Source::Texts(Arc::new(items.collect()));
         Ok((source, windows, squad))
     };
-    let (train, _, train_squad) = read(find(settings.train.as_ref(), "train", Part::Train)?)?;
+    let (train, _, mut train_squad) = read(find(settings.train.as_ref(), "train", Part::Train)?)?;
     let (source, windows, dev) =
         read(find(settings.validation.as_ref(), "dev", Part::Validation)?)?;
+    train_squad
+        .provenance
+        .notes
+        .extend_from_slice(tokenizer.notes());
     Ok(TuneData {
         head: Head::Span,
         classes: Vec::new(),

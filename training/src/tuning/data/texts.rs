@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rankwise_data::{
-    GlueTask, Part, Provenance, SkipBad, Target as Given, TextColumns, TextSet, Tokenizer,
-};
+use rankwise_data::{GlueTask, Part, Provenance, SkipBad, Target as Given, TextColumns, TextSet};
 
-use super::{Evaluated, Judged, Source, TuneData};
+use super::{Evaluated, Judged, NO_TOKEN, Source, TuneData, tokenizer};
 use crate::Error;
 use crate::metric::{Metric, glue_metrics};
 use crate::model::Head;
 use crate::tuning::batch::{Item, Target};
 use crate::tuning::config::TaskSettings;
+
+/// What files of a part are called, and how they end.
+const TRAIN: [&str; 1] = ["train"];
+const VALIDATION: [&str; 4] = ["validation", "dev", "val", "test"];
+const TABLES: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet"];
+const LANGUAGE: [&str; 7] = ["txt", "csv", "tsv", "jsonl", "ndjson", "json", "parquet"];
 
 pub(super) fn glue(
     task: GlueTask,
@@ -31,7 +35,7 @@ pub(super) fn glue(
             sets.push((part.to_string(), task.read(&settings.data, part, skip)?));
         }
     }
-    texts(sets, glue_metrics(task).to_vec(), settings, model)
+    texts(sets, glue_metrics(task).to_vec(), settings, model, skip)
 }
 
 pub(super) fn table(
@@ -43,12 +47,8 @@ pub(super) fn table(
         "banking77" => TextColumns::banking77(),
         _ => settings.columns.clone(),
     };
-    let train = file(settings, settings.train.as_ref(), &["train"])?;
-    let validation = file(
-        settings,
-        settings.validation.as_ref(),
-        &["validation", "dev", "val", "test"],
-    )?;
+    let train = file(settings, settings.train.as_ref(), &TRAIN, &TABLES)?;
+    let validation = file(settings, settings.validation.as_ref(), &VALIDATION, &TABLES)?;
     let train = columns.read(&[train], skip)?;
     if !columns.regression {
         // Both parts have the training part's classes.
@@ -64,7 +64,7 @@ pub(super) fn table(
         ("train".to_owned(), train),
         ("validation".to_owned(), validation),
     ];
-    texts(sets, metrics, settings, model)
+    texts(sets, metrics, settings, model, skip)
 }
 
 /// The given file, or the first of the folder that is called so.
@@ -72,12 +72,13 @@ fn file(
     settings: &TaskSettings,
     given: Option<&PathBuf>,
     names: &[&str],
+    endings: &[&str],
 ) -> Result<PathBuf, Error> {
     if let Some(path) = given {
         return Ok(path.clone());
     }
     for name in names {
-        for ending in ["csv", "tsv", "jsonl", "json", "parquet"] {
+        for ending in endings {
             let path = settings.data.join(format!("{name}.{ending}"));
             if path.is_file() {
                 return Ok(path);
@@ -87,7 +88,11 @@ fn file(
     Err(Error::Setting {
         origin: "configuration".to_owned(),
         key: "task.data".to_owned(),
-        expected: format!("a folder with a table called {}", names.join(", ")),
+        expected: format!(
+            "a folder with a file called {} that ends in {}",
+            names.join(", "),
+            endings.join(", ")
+        ),
         found: settings.data.display().to_string(),
     })
 }
@@ -98,28 +103,45 @@ fn texts(
     metrics: Vec<Metric>,
     settings: &TaskSettings,
     model: &Path,
+    skip: &mut SkipBad,
 ) -> Result<TuneData, Error> {
-    let tokenizer = Tokenizer::load(model)?;
+    let tokenizer = tokenizer(model)?;
     let mut sources = Vec::new();
     let mut provenance = Vec::new();
     let (outputs, classes) = match sets.first() {
         Some((_, train)) => (train.outputs(), train.classes.clone()),
         None => (1, Vec::new()),
     };
-    for (name, set) in sets {
-        let items = set
-            .examples
-            .iter()
-            .map(|example| {
-                let second = example.second.as_deref();
-                let tokens = tokenizer.encode(&example.first, second, settings.max_length)?;
-                let target = match example.target {
-                    Given::Class(class) => Target::Class(class),
-                    Given::Score(value) => Target::Value(value),
-                };
-                Ok(Item::text(tokens.ids, tokens.types, target))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+    for (name, mut set) in sets {
+        if provenance.is_empty() {
+            set.provenance.notes.extend_from_slice(tokenizer.notes());
+        }
+        let mut items = Vec::with_capacity(set.examples.len());
+        for example in &set.examples {
+            let second = example.second.as_deref();
+            let tokens = tokenizer.encode(&example.first, second, settings.max_length)?;
+            let target = match example.target {
+                Given::Class(class) => Target::Class(class),
+                Given::Score(value) => Target::Value(value),
+            };
+            let item = match tokens.is_empty() {
+                false => Ok(Item::text(tokens.ids, tokens.types, target)),
+                true => {
+                    let text = format!("{:?}", [&example.first, second.unwrap_or("")].concat());
+                    Err(set.error(example, NO_TOKEN, &text))
+                }
+            };
+            items.extend(skip.take(item)?);
+        }
+        if items.is_empty() {
+            let file = &set.provenance.files[0];
+            return Err(Error::Model {
+                path: file.clone(),
+                what: "examples".to_owned(),
+                expected: "at least one that may be read".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
         sources.push((name, Source::Texts(Arc::new(items))));
         provenance.push(set.provenance);
     }
@@ -143,20 +165,38 @@ fn texts(
     })
 }
 
-/// Plain text as one sequence of tokens, cut into blocks that predict their next tokens.
-pub(super) fn language(settings: &TaskSettings, model: &Path) -> Result<TuneData, Error> {
-    let tokenizer = Tokenizer::load(model)?;
+/// Text as one sequence of tokens, cut into blocks that predict their next tokens: a plain file's
+/// lines, or a table's column of texts, a line each.
+pub(super) fn language(
+    settings: &TaskSettings,
+    model: &Path,
+    skip: &mut SkipBad,
+) -> Result<TuneData, Error> {
+    let tokenizer = tokenizer(model)?;
     let mut provenance = Vec::new();
-    let mut read = |given: Option<&PathBuf>, name: &str| -> Result<Source, Error> {
-        let path = match given {
-            Some(path) => path.clone(),
-            None => settings.data.join(format!("{name}.txt")),
+    let mut read = |given: Option<&PathBuf>, names: &[&str]| -> Result<Source, Error> {
+        let path = file(settings, given, names, &LANGUAGE)?;
+        let mut notes = match provenance.is_empty() {
+            true => tokenizer.notes().to_vec(),
+            false => Vec::new(),
         };
-        let text = rankwise_data::read_text(&path)?;
-        // Line by line, as a text of any length is no single sequence for a tokenizer.
+        let texts = if TextColumns::is_table(&path) {
+            let column = &settings.columns.text;
+            notes.push(format!(
+                "{}: the column {column} of each record, as a line of its own",
+                path.display()
+            ));
+            let texts = settings.columns.texts(std::slice::from_ref(&path), skip)?;
+            texts.into_iter().map(|text| text + "\n").collect()
+        } else {
+            // Line by line, as a text of any length is no single sequence for a tokenizer.
+            let text = rankwise_data::read_text(&path)?;
+            let lines = text.split_inclusive('\n');
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
         let mut ids = Vec::new();
-        for line in text.split_inclusive('\n') {
-            ids.extend(tokenizer.encode(line, None, usize::MAX)?.ids);
+        for text in &texts {
+            ids.extend(tokenizer.encode(text, None, usize::MAX)?.ids);
         }
         let blocks = ids
             .chunks(settings.max_length)
@@ -169,17 +209,17 @@ pub(super) fn language(settings: &TaskSettings, model: &Path) -> Result<TuneData
                 path,
                 what: "text".to_owned(),
                 expected: "at least two tokens".to_owned(),
-                found: format!("{} in {} characters", ids.len(), text.chars().count()),
+                found: format!("{} in {} lines", ids.len(), texts.len()),
             });
         }
         provenance.push(Provenance {
             files: vec![path],
-            notes: Vec::new(),
+            notes,
         });
         Ok(Source::Texts(Arc::new(items)))
     };
-    let train = read(settings.train.as_ref(), "train")?;
-    let validation = read(settings.validation.as_ref(), "validation")?;
+    let train = read(settings.train.as_ref(), &TRAIN)?;
+    let validation = read(settings.validation.as_ref(), &VALIDATION)?;
     Ok(TuneData {
         head: Head::NextToken,
         classes: Vec::new(),
