@@ -225,7 +225,9 @@ fn opened<P: AsRef<Path>>(
     let (mut adapters, mut refused) = (Vec::new(), Vec::new());
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     for path in paths {
-        for Candidate { file, path } in candidates(path.as_ref())? {
+        for candidate in candidates(path.as_ref())? {
+            let remark = candidate.remark();
+            let Candidate { file, path, .. } = candidate;
             let shown = path.display().to_string();
             let mut refuse = |name: String, reason: String| {
                 let path = shown.clone();
@@ -250,6 +252,12 @@ fn opened<P: AsRef<Path>>(
             };
             for (name, reason) in &adapter.contents.refused {
                 refuse(name.clone(), reason.clone());
+            }
+            for remark in remark
+                .into_iter()
+                .chain(adapter.contents.copies.described())
+            {
+                refuse(name(), remark);
             }
             if adapter.contents.modules.is_empty() {
                 continue;
