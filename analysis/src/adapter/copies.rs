@@ -65,7 +65,7 @@ impl Copies {
                 .plain(name)
                 .is_some_and(|twin| tensors.contains_key(&twin))
         };
-        copies.is_whole = own.iter().any(|name| {
+        let is_whole = own.iter().any(|name| {
             (name.ends_with(".base_layer.weight") && (has_adapter_names || is_in_a_layer(name)))
                 || (name.contains(ORIGINAL) && has_adapter_names && !has_twin(name))
         });
@@ -83,7 +83,7 @@ impl Copies {
             if name.contains(TRAINED) {
                 return has_twin(name);
             }
-            if !copies.is_whole {
+            if !is_whole {
                 return false;
             }
             let path = copies.path(name);
@@ -91,9 +91,9 @@ impl Copies {
             !(config.is_some_and(|c| c.is_saved(&path))
                 || is_trained_bias && path.ends_with(".bias"))
         });
-        let names = names.cloned();
         let is_second = |name: &String| name.contains(TRAINED);
-        (copies.second, copies.names) = names.partition(is_second);
+        let (second, names) = names.cloned().partition(is_second);
+        (copies.second, copies.names, copies.is_whole) = (second, names, is_whole);
         copies
     }
 
@@ -102,7 +102,6 @@ impl Copies {
     }
 
     /// Those of the base model's tensors.
-
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }

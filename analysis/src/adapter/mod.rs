@@ -36,6 +36,7 @@ mod settings;
 mod sorted;
 mod tie;
 mod trained;
+mod wrappers;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -68,7 +69,7 @@ use recipe::{Factor, Recipe, Stored};
 pub(crate) use remainder::{Effect, Other};
 use settings::Settings;
 use sorted::Sorted;
-pub(crate) use tie::{Tie, is_head, tied_configurations};
+pub(crate) use tie::{is_head, tied_configurations};
 pub use trained::{TrainedAdapter, TrainedModule, TrainedTensor};
 
 /// Methods of PEFT whose updates are understood.
@@ -161,7 +162,8 @@ impl Adapter {
     /// # Errors
     /// [`Error::File`] if a file cannot be read or is malformed.
     pub fn open(path: &Path, beside: &Beside) -> Result<Option<Self>, Error> {
-        let weights = Container::open(path)?;
+        let mut weights = Container::open(path)?;
+        weights.rename(wrappers::without);
         let config = AdapterConfig::read(&path.with_file_name("adapter_config.json"))?;
         let is_part = |name: &String| Key::parse(name) != Key::Full || name == sorted::CONTROL_LORA;
         if config.is_none() && !weights.tensors().keys().any(is_part) {

@@ -21,6 +21,7 @@ mod source;
 mod torch;
 mod zip;
 
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -172,6 +173,20 @@ impl Container {
         })
     }
 
+    /// Calls the tensors by other names, unless two would then have one.
+    pub fn rename(&mut self, name: impl Fn(&str) -> Cow<'_, str>) {
+        if self.tensors.keys().all(|old| name(old) == *old) {
+            return;
+        }
+        let tensors = self.tensors.iter();
+        let renamed: BTreeMap<String, TensorInfo> = tensors
+            .map(|(old, info)| (name(old).into_owned(), info.clone()))
+            .collect();
+        if renamed.len() == self.tensors.len() {
+            self.tensors = renamed;
+        }
+    }
+
     /// A file that is in memory, under a name for its messages.
     ///
     /// # Errors
@@ -221,9 +236,22 @@ impl Container {
         &self.tensors
     }
 
-    /// Files of the same model beside this one, which libraries do not load.
-    pub fn passed_over(&self) -> &[PathBuf] {
-        &self.passed_over
+    /// What there is to say of files of the same model beside this one, which libraries do not load.
+    pub fn passed_over_in_words(&self) -> Option<String> {
+        let name = |file: &Path| {
+            let name = file.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        let others: Vec<String> = self.passed_over.iter().map(|file| name(file)).collect();
+        (!others.is_empty()).then(|| {
+            let folder = self.path.parent().unwrap_or(Path::new(""));
+            format!(
+                "{}: {} was passed over: libraries load {}",
+                folder.display(),
+                others.join(", "),
+                name(&self.path)
+            )
+        })
     }
 
     /// How a weight is quantised, in words; `None` if its numbers are the weight.

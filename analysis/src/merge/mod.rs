@@ -9,6 +9,7 @@
 //! | one that the base lacks (the head of a task) | added, in the type that most of the base has |
 //! | a vector beside an update (`lora_B.bias`, `diff_b`, norms) | W + s·vector |
 //! | (IA)³ of outputs | the bias too is multiplied |
+//! | frozen copies of the base's tensors (whole states, tables that PEFT keeps) | left out, and held against the base |
 //! | PiSSA and its kin | W + s(BA − B₀A₀) with the initial adapter, else an error |
 //! | one of a tied table and output layer, each in its own way | two tensors, and a configuration that says so |
 //! | experts of one parameter, quantised weights, repeated layers, aLoRA | an error |
@@ -42,7 +43,6 @@ use serde_json::{Map, json};
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Other};
 use crate::audit::{Kind, natural_order, one_adapter};
-use crate::container::Container;
 use crate::resize::{NewType, write_json};
 use crate::writer::{NewTensor, write_each};
 use configuration::Configuration;
@@ -125,7 +125,7 @@ pub fn merge(
     notes.extend(absent(&opened, &others));
     notes.extend(checked);
     notes.extend(candidate.remark());
-    notes.extend(passed_over(weights));
+    notes.extend(weights.passed_over_in_words());
     if let Some(prefix) = plan.prefix() {
         notes.push(format!(
             "the base's names got {prefix} at their beginning, where the new tensors belong"
@@ -279,24 +279,6 @@ fn configured(
         ));
     }
     Ok((Some(configuration), notes))
-}
-
-/// A word on other files of the base.
-fn passed_over(base: &Container) -> Option<String> {
-    let name = |file: &Path| {
-        file.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    let others: Vec<String> = base.passed_over().iter().map(|file| name(file)).collect();
-    (!others.is_empty()).then(|| {
-        format!(
-            "{} beside the base was passed over: libraries load {}",
-            others.join(", "),
-            name(base.path())
-        )
-    })
 }
 
 /// A word on modules that the configuration calls trained and the file does not have.
