@@ -33,7 +33,7 @@ pub(crate) struct AdapterConfig {
     pub use_qalora: Option<bool>,
     pub use_bdlora: Option<Value>,
     /// Which biases were trained beside the factors: none, all, or those of the adapted layers.
-    pub bias: Option<String>,
+    pub bias: Option<Value>,
     /// aLoRA: the tokens from which on the update acts.
     pub alora_invocation_tokens: Option<Value>,
     /// Arrow: a router that mixes several adapters for every token.
@@ -41,7 +41,7 @@ pub(crate) struct AdapterConfig {
     /// Ranges of the base's layers, one after another: the layers that the adapter stands on.
     pub layer_replication: Option<Vec<(usize, usize)>>,
     /// What the model is for, in PEFT's words.
-    pub task_type: Option<String>,
+    pub task_type: Option<Value>,
     pub kasa_config: Option<Value>,
     pub fan_in_fan_out: Option<bool>,
     pub init_lora_weights: Option<Value>,
@@ -199,6 +199,11 @@ impl AdapterConfig {
         ]
         .into_iter()
         .find_map(|(is_on, name)| is_on.then_some(name))
+    }
+
+    /// Which biases were trained, in PEFT's word.
+    pub fn trained_biases(&self) -> Option<&str> {
+        self.bias.as_ref()?.as_str()
     }
 
     /// Why no single weight does what the adapter does, if so.

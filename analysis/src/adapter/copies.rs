@@ -72,7 +72,7 @@ impl Copies {
         let names = own.into_iter().filter(|name| {
             if name.ends_with(".base_layer.bias") {
                 let beside = name.replace(".base_layer.bias", ".base_layer.weight");
-                return match config.map(|c| c.bias.as_deref()) {
+                return match config.map(AdapterConfig::trained_biases) {
                     Some(Some(bias)) => bias == "none",
                     Some(None) | None => tensors.contains_key(&beside),
                 };
@@ -87,7 +87,7 @@ impl Copies {
                 return false;
             }
             let path = copies.path(name);
-            let is_trained_bias = config.is_some_and(|c| c.bias.as_deref() == Some("all"));
+            let is_trained_bias = config.is_some_and(|c| c.trained_biases() == Some("all"));
             !(config.is_some_and(|c| c.is_saved(&path))
                 || is_trained_bias && path.ends_with(".bias"))
         });

@@ -195,7 +195,7 @@ impl<'a> Plan<'a> {
         };
         // A task's head stands in place of the tied one.
         let is_other_task = adapter.config.as_ref().is_some_and(|config| {
-            let task = config.task_type.as_deref();
+            let task = config.task_type.as_ref().and_then(|task| task.as_str());
             task.is_some_and(|task| !matches!(task, "CAUSAL_LM" | "SEQ_2_SEQ_LM"))
         });
         if !has_head && (!has_table || is_other_task || self.outputs.is_some()) {
