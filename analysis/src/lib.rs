@@ -22,6 +22,7 @@
 //! ```
 
 mod adapter;
+mod alignment;
 mod audit;
 mod checkpoint;
 mod classes;

@@ -26,6 +26,7 @@
 //! of random matrices with independent entries”, 2016; Gavish & Donoho, “The Optimal Hard Threshold for Singular
 //! Values is 4/√3”, 2014; e_R from Theorem 3.1 of the RM-LoRA paper.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ndarray::Array2;
@@ -33,6 +34,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use serde::Serialize;
 
+use crate::alignment::Alignment;
 use crate::container::Container;
 use crate::linalg::{
     Arithmetic, TWO_STAGE, TopOptions, frobenius_norm, single_error, singular_values_in,
@@ -176,10 +178,14 @@ pub struct PairAudit {
     pub matrices: Vec<MatrixDifference>,
     /// Tensors that only one has, or in another shape, or without a spectrum.
     pub unmatched: Vec<Unmatched>,
+    /// What concerns the checkpoints as a whole.
+    pub notes: Vec<String>,
 }
 
 /// Compares every matrix of two checkpoints: each a folder with one of the names that
-/// model libraries write, an index of shards, a .safetensors file or a PyTorch state dict.
+/// model libraries write, an index of shards, a .safetensors file or a PyTorch state dict. Tensors of
+/// one name are compared, and, where all of one checkpoint's names have a prefix that the other's lack
+/// (`bert.`, `model.`), tensors of one name without it.
 ///
 /// Matrices are read and decomposed one by one, several at a time on several threads; the numbers
 /// do not depend on how many. `progress` is told how many matrices there are and called after each.
@@ -212,26 +218,34 @@ pub fn audit_pair(
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<PairAudit, Error> {
     let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
+    let alignment = Alignment::new(&base, &tuned);
     let (mut names, mut unmatched) = (Vec::new(), Vec::new());
+    let mut found = BTreeSet::new();
     for name in tuned.tensors().keys() {
-        match comparable(name, &base, &tuned) {
-            Ok(shape) => names.push((name, shape)),
+        let before = alignment.of_base(name, &base);
+        match comparable((&before, &base), (name, &tuned)) {
+            Ok(shape) => names.push((name, before.clone(), shape)),
             Err(reason) => unmatched.push((name, reason)),
         }
+        found.insert(before);
     }
-    let is_left = |name: &&String| !tuned.tensors().contains_key(*name);
+    let is_left = |name: &&String| !found.contains(*name);
     for name in base.tensors().keys().filter(is_left) {
         let reason = format!("expected in {}, found none", tuned.path().display());
         unmatched.push((name, reason));
     }
     if names.is_empty() {
         let expected = format!("a matrix that is also in {}", base.path().display());
-        return Err(Error::format(tuned.path(), "tensors", expected, "none"));
+        let found = match unmatched.first() {
+            Some((name, reason)) => format!("none; {name}: {reason}"),
+            None => "none".to_owned(),
+        };
+        return Err(Error::format(tuned.path(), "tensors", expected, found));
     }
     let total = names.len();
     let done = std::sync::atomic::AtomicUsize::new(0);
-    let compare = |&(name, shape): &(&String, [usize; 2])| {
-        let difference = difference(name, shape, &base, &tuned, options);
+    let compare = |(name, before, shape): &(&String, String, [usize; 2])| {
+        let difference = difference((before, &base), (name, &tuned), *shape, options);
         progress(
             done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1,
             total,
@@ -247,19 +261,43 @@ pub fn audit_pair(
     Ok(PairAudit {
         matrices: matrices.into_iter().collect::<Result<_, _>>()?,
         unmatched: unmatched.collect(),
+        notes: notes(&alignment, [&base, &tuned]),
     })
 }
 
-/// Rows and columns if the tensor is a matrix in both, else the reason why it is not compared.
+/// How the two checkpoints were matched, and which files of theirs were not looked at.
+pub(crate) fn notes(alignment: &Alignment, checkpoints: [&Container; 2]) -> Vec<String> {
+    let passed_over = checkpoints
+        .into_iter()
+        .filter_map(Container::passed_over_in_words);
+    alignment
+        .described("the base checkpoint", "the tuned one")
+        .into_iter()
+        .chain(passed_over)
+        .collect()
+}
+
+/// Rows and columns if the tensor is a matrix in both, each by its name there, else the reason why it
+/// is not compared.
 pub(crate) fn comparable(
-    name: &str,
-    base: &Container,
-    tuned: &Container,
+    (before, base): (&str, &Container),
+    (name, tuned): (&str, &Container),
 ) -> Result<[usize; 2], String> {
+    for (name, checkpoint) in [(name, tuned), (before, base)] {
+        let path = checkpoint.path().display();
+        if checkpoint.is_scale(name) {
+            return Err(format!("{path}: it says how a quantised weight is stored"));
+        }
+        if let Some(how) = checkpoint.quantised(name) {
+            return Err(format!(
+                "{path}: {how}, so that the difference would be its rounding; expected the weight before that"
+            ));
+        }
+    }
     let Some(after) = tuned.tensors().get(name) else {
         return Err("no such tensor".to_owned());
     };
-    let Some(before) = base.tensors().get(name) else {
+    let Some(before) = base.tensors().get(before) else {
         return Err(format!("expected in {}, found none", base.path().display()));
     };
     if after.shape != before.shape {
@@ -293,14 +331,13 @@ const TOP: TopOptions = TopOptions {
 };
 
 fn difference(
-    name: &str,
+    (base_name, base): (&str, &Container),
+    (name, tuned): (&str, &Container),
     [m, n]: [usize; 2],
-    base: &Container,
-    tuned: &Container,
     options: &PairOptions,
 ) -> Result<MatrixDifference, Error> {
     let dtype = tuned.tensors()[name].dtype;
-    let (values, before) = rayon::join(|| tuned.read(name), || base.read(name));
+    let (values, before) = rayon::join(|| tuned.read(name), || base.read(base_name));
     let (values, mut matrix) = (values?, before?);
     for (before, value) in matrix.iter_mut().zip(&values) {
         *before = value - *before;

@@ -209,6 +209,7 @@ pub fn pair_findings(audit: &PairAudit) -> Vec<String> {
         changed.len(),
         audit.matrices.len()
     )];
+    findings.extend(audit.notes.iter().map(|note| format!("Note: {note}.")));
     let mut ranks: Vec<usize> = changed
         .iter()
         .map(|matrix| matrix.rank_above_noise)

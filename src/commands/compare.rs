@@ -202,6 +202,9 @@ fn print(report: &ComparisonReport<'_>, over_time: bool) {
     for finding in &report.findings {
         outln!("- {finding}");
     }
+    for note in &comparison.notes {
+        outln!("- Note: {note}.");
+    }
     for refused in &comparison.refused {
         outln!(
             "refused {} in {}: {}",

@@ -121,6 +121,9 @@ fn print(extracted: &Extracted) {
     for other in extracted.not_covered.iter().take(MAX_LINES) {
         outln!("- Not covered: {}: {}.", other.name, other.reason);
     }
+    for note in &extracted.notes {
+        outln!("- Note: {note}.");
+    }
     let hidden = extracted.not_covered.len().saturating_sub(MAX_LINES);
     if hidden > 0 {
         outln!("- Not covered: {hidden} others; --json lists them.");

@@ -83,6 +83,7 @@ fn word(merge: Merge) -> &'static str {
         Merge::Added => "added",
         Merge::Shifted => "shifted",
         Merge::Scaled => "scaled",
+        Merge::Untied => "untied",
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use ndarray::Array2;
 
+use super::tie::{self, Tie};
 use super::{alias, bounds};
 use crate::Error;
 use crate::container::Container;
@@ -16,6 +17,7 @@ pub(crate) struct Base {
     weights: Container,
     /// Made when a name is first looked for that is not there as it is.
     names: OnceLock<Names>,
+    tie: Option<Tie>,
 }
 
 /// A weight of the base model.
@@ -47,8 +49,10 @@ impl Base {
     /// # Errors
     /// As the checkpoint's reader.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let weights = Container::open_model(path)?;
         Ok(Self {
-            weights: Container::open_model(path)?,
+            tie: Tie::of(&weights),
+            weights,
             names: OnceLock::new(),
         })
     }
@@ -57,18 +61,9 @@ impl Base {
     /// without the outer model's prefix (`bert.`, `model.`), or, for kohya's names, with underscores
     /// for dots; or of another name of the same layer. An ambiguous name finds nothing.
     pub fn weight(&self, module: &str) -> Option<BaseWeight> {
-        let module = module
-            .trim_end_matches(".base_layer")
-            .replace(".base_layer.", ".");
-        let module = super::without_prefix(&module).1;
-        let exact = format!("{module}.weight");
-        let tensors = self.weights.tensors();
-        let (name, asked) = match tensors.contains_key(module) {
-            true if !tensors.contains_key(&exact) => (module.to_owned(), module.to_owned()),
-            _ => self.tensor(&exact)?,
-        };
-        let tensor = tensors.get(&name)?;
-        if !bounds::are_sides(&tensor.shape) {
+        let (name, asked) = self.place(module)?;
+        let tensor = self.weights.tensors().get(&name)?;
+        if !bounds::are_sides(&tensor.shape) || self.weights.unread(&name).is_some() {
             return None;
         }
         Some(BaseWeight {
@@ -79,13 +74,47 @@ impl Base {
         })
     }
 
+    /// How the weight of `module` is quantised, if it is in a way that is not read.
+    pub fn unread(&self, module: &str) -> Option<String> {
+        let (name, _) = self.place(module)?;
+        self.weights.unread(&name).map(str::to_owned)
+    }
+
+    /// The name of a module's weight, and the name that led to it.
+    fn place(&self, module: &str) -> Option<(String, String)> {
+        let module = module
+            .trim_end_matches(".base_layer")
+            .replace(".base_layer.", ".");
+        let module = super::without_prefix(&module).1;
+        let exact = format!("{module}.weight");
+        let found = match self.has(module) {
+            true if !self.has(&exact) => Some((module.to_owned(), module.to_owned())),
+            _ => self.tensor(&exact),
+        };
+        // A head that is tied has no tensor of its own.
+        let of_table = || {
+            let (tie, asked) = (self.tie.as_ref()?, exact.clone());
+            tie::is_output_layer(module).then(|| (tie.table.clone(), asked))
+        };
+        found.or_else(of_table)
+    }
+
+    /// The table that the model's head is tied to.
+    pub fn tie(&self) -> Option<&Tie> {
+        self.tie.as_ref()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.weights.tensors().contains_key(name) || self.weights.quantised(name).is_some()
+    }
+
     /// The name of the tensor that is asked for, found as [`weight`](Self::weight) finds a module's,
     /// and the name that led to it.
     pub fn tensor(&self, name: &str) -> Option<(String, String)> {
         let names: Vec<String> = std::iter::once(name.to_owned())
             .chain(alias::others(name))
             .collect();
-        let exact = |name: &&String| self.weights.tensors().contains_key(*name);
+        let exact = |name: &&String| self.has(name);
         if let Some(name) = names.iter().find(exact) {
             return Some((name.clone(), name.clone()));
         }
@@ -101,13 +130,13 @@ impl Base {
     }
 
     fn alike(&self, wanted: &str) -> Option<String> {
-        let tensors = self.weights.tensors();
-        let names = self
-            .names
-            .get_or_init(|| Names::new(tensors.keys().map(String::as_str)));
+        let names = self.names.get_or_init(|| {
+            let stored = self.weights.tensors().keys().map(String::as_str);
+            Names::new(stored.chain(self.weights.packed()))
+        });
         // What `wanted` ends in, after each of its dots.
         let shorter = wanted.match_indices('.').map(|(dot, _)| &wanted[dot + 1..]);
-        let shorter = shorter.filter(|name| tensors.contains_key(*name));
+        let shorter = shorter.filter(|name| self.has(name));
         only(shorter.chain(names.longer(wanted)))
             .or_else(|| only(names.flattened(wanted)))
             .map(str::to_owned)

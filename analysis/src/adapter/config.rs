@@ -1,5 +1,6 @@
 //! PEFT's `adapter_config.json`: what of it decides the update's scale and orientation.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -31,6 +32,16 @@ pub(crate) struct AdapterConfig {
     pub use_dora: Option<bool>,
     pub use_qalora: Option<bool>,
     pub use_bdlora: Option<Value>,
+    /// Which biases were trained beside the factors: none, all, or those of the adapted layers.
+    pub bias: Option<Value>,
+    /// aLoRA: the tokens from which on the update acts.
+    pub alora_invocation_tokens: Option<Value>,
+    /// Arrow: a router that mixes several adapters for every token.
+    pub arrow_config: Option<Value>,
+    /// Ranges of the base's layers, one after another: the layers that the adapter stands on.
+    pub layer_replication: Option<Vec<(usize, usize)>>,
+    /// What the model is for, in PEFT's words.
+    pub task_type: Option<Value>,
     pub kasa_config: Option<Value>,
     pub fan_in_fan_out: Option<bool>,
     pub init_lora_weights: Option<Value>,
@@ -190,6 +201,49 @@ impl AdapterConfig {
         .find_map(|(is_on, name)| is_on.then_some(name))
     }
 
+    /// Which biases were trained, in PEFT's word.
+    pub fn trained_biases(&self) -> Option<&str> {
+        self.bias.as_ref()?.as_str()
+    }
+
+    /// Why no single weight does what the adapter does, if so.
+    pub fn acts_on_some_tokens(&self) -> Option<&'static str> {
+        let is_set = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
+        if is_set(&self.alora_invocation_tokens) {
+            return Some(
+                "aLoRA (alora_invocation_tokens): the update acts from its invocation tokens on only",
+            );
+        }
+        is_set(&self.arrow_config)
+            .then_some("Arrow (arrow_config): a router weights the updates anew for every token")
+    }
+
+    /// The tensor or module of the base model that `module` stands on: another layer's where
+    /// `layer_replication` repeats layers, as PEFT counts them.
+    pub fn of_base<'a>(&self, module: &'a str) -> Result<Cow<'a, str>, String> {
+        let Some(ranges) = &self.layer_replication else {
+            return Ok(Cow::Borrowed(module));
+        };
+        let Some((begin, number)) = replicated_layer(module) else {
+            return Ok(Cow::Borrowed(module));
+        };
+        let mut left = number;
+        for &(from, to) in ranges {
+            let count = to.saturating_sub(from);
+            if left < count {
+                let end = begin + number.to_string().len();
+                let (before, after) = (&module[..begin], &module[end..]);
+                return Ok(Cow::Owned(format!("{before}{}{after}", from + left)));
+            }
+            left -= count;
+        }
+        let counts = ranges.iter().map(|&(from, to)| to.saturating_sub(from));
+        let count = counts.fold(0, usize::saturating_add);
+        Err(format!(
+            "layer_replication: expected a layer below {count}, found {module}"
+        ))
+    }
+
     /// The parameters of `module` that have adapters of their own (experts), as far as they are
     /// named: their last names, in the configuration's order.
     pub fn parameters_of(&self, module: &str) -> Vec<&str> {
@@ -200,6 +254,24 @@ impl AdapterConfig {
             .map(|(_, parameter)| parameter)
             .collect()
     }
+}
+
+/// Where the number of a layer stands in a name, and the number: PEFT replicates `layers`, BERT's
+/// `encoder.layer` and Falcon's `h`.
+fn replicated_layer(module: &str) -> Option<(usize, usize)> {
+    let (mut begin, mut before) = (0, ["", ""]);
+    for segment in module.split('.') {
+        let is_list = matches!(before, [_, "layers" | "h"] | ["encoder", "layer"]);
+        // As it was written: no other number has these digits.
+        if let Some(number) = segment.parse::<usize>().ok().filter(|_| is_list)
+            && number.to_string() == segment
+        {
+            return Some((begin, number));
+        }
+        begin += segment.len() + 1;
+        before = [before[1], segment];
+    }
+    None
 }
 
 /// What may be null: nothing.
@@ -289,6 +361,27 @@ mod tests {
         assert_eq!(config.is_feedforward("h.0.k"), Some(false));
         assert_eq!(config.tokens("model.embed"), Some(vec![3, 1]));
         assert_eq!(config.tokens("other"), None);
+    }
+
+    #[test]
+    fn a_repeated_layer_stands_on_the_bases() {
+        let config = config(serde_json::json!({ "layer_replication": [[0, 3], [1, 4]] }));
+        // As PEFT's `replicate_layers` lists them: 0, 1, 2, 1, 2, 3.
+        for (layer, of_base) in [0, 1, 2, 1, 2, 3].into_iter().enumerate() {
+            for (begin, end) in [
+                ("model.layers", "mlp.experts.4.up"),
+                ("h", "q"),
+                ("bert.encoder.layer", "q"),
+            ] {
+                assert_eq!(
+                    config.of_base(&format!("{begin}.{layer}.{end}")).unwrap(),
+                    format!("{begin}.{of_base}.{end}")
+                );
+            }
+        }
+        assert_eq!(config.of_base("lm_head").unwrap(), "lm_head");
+        let beyond = config.of_base("model.layers.6.q").unwrap_err();
+        assert!(beyond.contains("below 6"), "{beyond}");
     }
 
     #[test]

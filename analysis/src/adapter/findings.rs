@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::AdapterConfig;
+use super::copies::Copies;
 use super::key::Part;
 use super::module::{Module, Parts, Remark};
 use super::sorted::Sorted;
@@ -82,6 +83,27 @@ pub(super) fn findings(
         })
     }));
     findings
+}
+
+/// What concerns the file as a whole.
+pub(super) fn of_file(
+    config: Option<&AdapterConfig>,
+    copies: &Copies,
+) -> impl Iterator<Item = Finding> {
+    let copies = copies.described();
+    let copies = copies.map(|message| (FindingKind::FrozenCopies, message));
+    let some = config.and_then(AdapterConfig::acts_on_some_tokens);
+    let some = some.map(|why| {
+        let message = format!("{why}; measured is s B A, which no merge can add to a weight");
+        (FindingKind::NotEverywhere, message)
+    });
+    let found = [copies, some].into_iter().flatten();
+    found.map(|(kind, message)| Finding {
+        kind,
+        module: None,
+        message,
+        values: Vec::new(),
+    })
 }
 
 /// Scales that no training that went well is known to have used: not positive, or beyond α/R of

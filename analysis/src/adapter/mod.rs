@@ -18,6 +18,7 @@ mod alias;
 mod base;
 mod bounds;
 mod config;
+mod copies;
 mod experts;
 mod factors;
 mod findings;
@@ -33,8 +34,11 @@ mod remainder;
 mod scale;
 mod settings;
 mod sorted;
+mod tie;
 mod trained;
+mod wrappers;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +57,7 @@ pub(crate) use alias::twin;
 use base::BaseWeight;
 pub(crate) use base::{Base, flat};
 pub(crate) use config::AdapterConfig;
+pub(crate) use copies::Copies;
 pub(crate) use key::Format;
 use key::{Key, Part};
 use module::{Context, Parts};
@@ -65,6 +70,7 @@ use recipe::{Factor, Recipe, Stored};
 pub(crate) use remainder::{Effect, Other};
 use settings::Settings;
 use sorted::Sorted;
+pub(crate) use tie::{ends_in, is_output_layer, tied_configurations};
 pub use trained::{TrainedAdapter, TrainedModule, TrainedTensor};
 
 /// Methods of PEFT whose updates are understood.
@@ -101,6 +107,8 @@ pub(crate) struct Contents {
     pub findings: Vec<Finding>,
     /// Names of what cannot be audited, and why.
     pub refused: Vec<(String, String)>,
+    /// Tensors that are the base model's own.
+    pub copies: Copies,
 }
 
 impl Contents {
@@ -158,6 +166,7 @@ impl Adapter {
     /// [`Error::File`] if a file cannot be read or is malformed.
     pub fn open(path: &Path, beside: &Beside) -> Result<Option<Self>, Error> {
         let mut weights = Container::open(path)?;
+        weights.rename(wrappers::without);
         let config = AdapterConfig::read(&path.with_file_name("adapter_config.json"))?;
         let is_part = |name: &String| Key::parse(name) != Key::Full || name == sorted::CONTROL_LORA;
         if config.is_none() && !weights.tensors().keys().any(is_part) {
@@ -279,8 +288,16 @@ impl Adapter {
         let Some(base) = &self.beside.base else {
             return Err(missing("a checkpoint".to_owned()));
         };
-        let name = &module.name;
-        let Some(mut weight) = base.weight(name) else {
+        let name = self.of_base(&module.name)?;
+        if let Some(how) = base.unread(&name) {
+            return Err(Error::format(
+                base.weights().path(),
+                &*name,
+                "a weight as it is",
+                how,
+            ));
+        }
+        let Some(mut weight) = base.weight(&name) else {
             return Err(missing(format!("a weight {name}")));
         };
         weight.is_transposed = module.is_transposed;
@@ -298,6 +315,16 @@ impl Adapter {
             });
         }
         base.read(&weight)
+    }
+
+    /// The module of the base model that a module stands on.
+    fn of_base<'a>(&self, module: &'a str) -> Result<Cow<'a, str>, Error> {
+        match &self.config {
+            None => Ok(Cow::Borrowed(module)),
+            Some(config) => config.of_base(module).map_err(|reason| {
+                Error::format(self.weights.path(), "adapter_config.json", "layers", reason)
+            }),
+        }
     }
 
     /// The same module before training.
@@ -388,7 +415,12 @@ impl Adapter {
             self.contents.refused.push((file, reason));
             return Ok(());
         }
-        let names: Vec<String> = self.weights.tensors().keys().cloned().collect();
+        let copies = Copies::new(self.weights.tensors(), config);
+        let names = self.weights.tensors().keys();
+        let names: Vec<String> = names
+            .filter(|name| !copies.contains(name))
+            .cloned()
+            .collect();
         let sorted = Sorted::new(&names, config);
         self.format = sorted.format;
         let numbers = self.numbers(&sorted)?;
@@ -408,8 +440,10 @@ impl Adapter {
             settings: &settings,
             projections: sizes,
         };
-        let mut contents = assembled(&sorted, &context, &file);
+        let mut contents = assembled(&sorted, &context, &copies, &file);
         contents.findings = findings::findings(config, &contents.modules, &sorted);
+        contents.findings.extend(findings::of_file(config, &copies));
+        contents.copies = copies;
         self.contents = contents;
         self.take_initial_away();
         Ok(())
@@ -496,7 +530,7 @@ impl Adapter {
             .filter(|(_, parts)| parts.contains_key(&Part::VeraB));
         let (mut inputs, mut outputs, mut rank, mut kept) = (0, 0, 0, 0_usize);
         for ((module, _), parts) in targets {
-            let Some(weight) = base.weight(module) else {
+            let Some(weight) = base.weight(&config.of_base(module)?) else {
                 return Err(missing());
             };
             kept = kept.saturating_add(weight.shape.iter().product());
@@ -584,7 +618,7 @@ impl Projections {
 }
 
 /// The modules, and what is not one.
-fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents {
+fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, copies: &Copies, file: &str) -> Contents {
     let mut contents = Contents::default();
     let names = Names::new(sorted, context.format);
     let mut seen = BTreeSet::new();
@@ -624,10 +658,15 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents
             Err(reason) => contents.refused.push((described(), reason)),
         }
     }
+    let mut whole = BTreeSet::new();
     for &name in &sorted.full {
-        let path = name.strip_prefix("base_model.model.").unwrap_or(name);
-        let path = path.strip_suffix(".weight").unwrap_or(path);
-        let path = path.strip_suffix(".modules_to_save").unwrap_or(path);
+        let path = copies.path(name);
+        let path = path.strip_suffix(".weight").unwrap_or(&path);
+        if !whole.insert(path.to_owned()) {
+            let reason = "a second tensor for one of the model";
+            contents.refused.push((name.to_owned(), reason.to_owned()));
+            continue;
+        }
         match of_weight::whole(path, name, context) {
             Ok(module) => contents.modules.push(module),
             Err(reason) => contents.refused.push((name.to_owned(), reason)),

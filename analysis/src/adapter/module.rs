@@ -1,5 +1,6 @@
 //! From the parts of one module to its recipe, or to the reason why it cannot be audited.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use safetensors::Dtype;
@@ -83,14 +84,28 @@ impl Context<'_> {
     }
 
     pub fn weight(&self, module: &str) -> Option<BaseWeight> {
-        self.base?.weight(module)
+        self.base?.weight(&self.of_base(module).ok()?)
+    }
+
+    /// The module of the base model that a module stands on.
+    fn of_base<'b>(&self, module: &'b str) -> Result<Cow<'b, str>, String> {
+        match self.config {
+            Some(config) => config.of_base(module),
+            None => Ok(Cow::Borrowed(module)),
+        }
     }
 
     pub fn needed_weight(&self, module: &str, what: &str) -> Result<BaseWeight, String> {
-        match (self.base, self.weight(module)) {
-            (_, Some(weight)) => Ok(weight),
-            (None, None) => Err(format!("{what}: the update needs the base weight (--base)")),
-            (Some(_), None) => Err(format!(
+        let Some(base) = self.base else {
+            return Err(format!("{what}: the update needs the base weight (--base)"));
+        };
+        let module = self.of_base(module)?;
+        match (base.weight(&module), base.unread(&module)) {
+            (_, Some(how)) => Err(format!(
+                "{what}: the update needs the base weight, which is {how}"
+            )),
+            (Some(weight), None) => Ok(weight),
+            (None, None) => Err(format!(
                 "{what}: the update needs the base weight; expected {module}.weight in the base \
                  model, found none"
             )),

@@ -169,11 +169,16 @@ pub(super) fn of_base(
         );
     };
     let distinct: std::collections::BTreeSet<_> = rows.iter().collect();
-    let is_inside = rows.iter().all(|&row| row < m);
-    if rows.len() != tuned.rows || distinct.len() != rows.len() || !is_inside || tuned.columns != n
-    {
+    if let Some(beyond) = rows.iter().find(|&&row| row >= m) {
         return Err(format!(
-            "trainable tokens: expected {} different rows below {m} of length {n}, found {} x {}",
+            "trainable tokens: expected rows of the base model's {}, which has {m}, found index \
+             {beyond}: the vocabulary grew",
+            weight.name
+        ));
+    }
+    if rows.len() != tuned.rows || distinct.len() != rows.len() || tuned.columns != n {
+        return Err(format!(
+            "trainable tokens: expected {} different rows of length {n}, found {} x {}",
             rows.len(),
             tuned.rows,
             tuned.columns

@@ -223,7 +223,7 @@ impl Adapter {
     fn window(&self, module: &Module) -> Option<Vec<usize>> {
         let after = |shape: &[usize]| shape.get(2..).map(<[usize]>::to_vec);
         let base = self.beside.base.as_ref();
-        if let Some(weight) = base.and_then(|base| base.weight(&module.raw)) {
+        if let Some(weight) = base.and_then(|base| base.weight(&self.of_base(&module.raw).ok()?)) {
             return after(&weight.shape);
         }
         let of = |tensor: &str| after(&self.weights.tensors().get(tensor)?.shape);

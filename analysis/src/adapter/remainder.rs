@@ -87,14 +87,14 @@ impl Adapter {
         }
         let mut unknown = Vec::new();
         for (name, info) in self.weights.tensors() {
-            if used.contains(name) {
+            if used.contains(name) || self.contents.copies.contains(name) {
                 continue;
             }
             let is_vector = info.shape.len() == 1;
             match Key::parse(name) {
                 Key::Full => others.push(Other {
                     tensor: name.clone(),
-                    path: path(name),
+                    path: self.contents.copies.path(name),
                     effect: Effect::Replaces,
                 }),
                 Key::Part { module, part, .. } => match part {
@@ -128,36 +128,5 @@ fn other(tensor: &str, module: &str, part: &str, effect: Effect) -> Other {
         tensor: tensor.to_owned(),
         path: format!("{module}.{part}"),
         effect,
-    }
-}
-
-/// The model's own name of a tensor that PEFT keeps as a whole.
-fn path(name: &str) -> String {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let name = name.replace(".modules_to_save.default.", ".");
-    name.replace(".modules_to_save.", ".")
-        .replace(".base_layer.", ".")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrappers_of_whole_modules_are_taken_off() {
-        for (name, own) in [
-            ("base_model.model.classifier.weight", "classifier.weight"),
-            (
-                "base_model.model.classifier.modules_to_save.default.bias",
-                "classifier.bias",
-            ),
-            ("score.modules_to_save.weight", "score.weight"),
-            (
-                "base_model.model.h.0.attn.base_layer.weight",
-                "h.0.attn.weight",
-            ),
-        ] {
-            assert_eq!(path(name), own);
-        }
     }
 }

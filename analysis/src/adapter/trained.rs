@@ -83,6 +83,12 @@ impl TrainedAdapter {
             let why = "an initialisation that changed the base (init_lora_weights)";
             refused.push(why.to_owned());
         }
+        if let Some(config) = &adapter.config {
+            let repeated = config.layer_replication.is_some();
+            let why = "layer_replication: a model of other layers than the base's";
+            refused.extend(repeated.then(|| why.to_owned()));
+            refused.extend(config.acts_on_some_tokens().map(str::to_owned));
+        }
         let reasons = adapter.contents.refused.iter();
         // Tensors that were trained as a whole are no updates, but belong here.
         let is_whole = |name: &str| others.iter().any(|other| other.tensor.contains(name));

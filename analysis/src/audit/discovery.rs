@@ -34,6 +34,22 @@ pub(crate) struct Candidate {
     pub file: PathBuf,
     /// What the audit calls it: its folder if it is the adapter of a folder.
     pub path: PathBuf,
+    /// Other files of the folder with an adapter's name, which libraries do not load beside this one.
+    pub passed_over: Vec<PathBuf>,
+}
+
+impl Candidate {
+    /// What there is to say of the files beside it.
+    pub fn remark(&self) -> Option<String> {
+        let names: Vec<String> = self.passed_over.iter().map(|file| name(file)).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} in the same folder was passed over: PEFT loads {}",
+                names.join(", "),
+                name(&self.file)
+            )
+        })
+    }
 }
 
 /// The candidates at or below `path`, in natural order.
@@ -51,7 +67,12 @@ pub(crate) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
     };
     if !metadata.is_dir() {
         let (file, path) = (path.to_path_buf(), path.to_path_buf());
-        return Ok(vec![Candidate { file, path }]);
+        let passed_over = Vec::new();
+        return Ok(vec![Candidate {
+            file,
+            path,
+            passed_over,
+        }]);
     }
     let mut found = Vec::new();
     walk(path, 0, &mut found)?;
@@ -63,12 +84,20 @@ pub(crate) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
 /// # Errors
 /// [`Error::File`] if there is none or more than one.
 pub(crate) fn adapter_file(path: &Path) -> Result<PathBuf, Error> {
+    Ok(one_adapter(path)?.file)
+}
+
+/// As [`adapter_file`], with what there is beside it.
+///
+/// # Errors
+/// As [`adapter_file`].
+pub(crate) fn one_adapter(path: &Path) -> Result<Candidate, Error> {
     let mut found = candidates(path)?;
     if found.iter().any(|one| one.file.parent() == Some(path)) {
         found.retain(|one| one.file.parent() == Some(path));
     }
     match (found.pop(), found.pop()) {
-        (Some(one), None) => Ok(one.file),
+        (Some(one), None) => Ok(one),
         (None, _) => Err(Error::format(path, "path", "an adapter", "no weight file")),
         (Some(last), Some(other)) => {
             let found = format!("{} and {}", other.file.display(), last.file.display());
@@ -170,6 +199,11 @@ fn of_folder(folder: &Path, mut files: Vec<PathBuf>) -> Vec<Candidate> {
     let is_mlx = |file: &PathBuf| name(file).ends_with("adapters.safetensors");
     let has_config = files.iter().any(|file| name(file) == "adapter_config.json");
     let is_folder_of_one = files.iter().any(is_peft) || has_config;
+    let mains: Vec<PathBuf> = files
+        .iter()
+        .filter(|file| MAIN.contains(&name(file).as_str()))
+        .cloned()
+        .collect();
     if files.iter().any(is_peft) {
         files.retain(|file| is_peft(file) && is_weights(file));
     } else if files.iter().any(is_mlx) {
@@ -196,15 +230,23 @@ fn of_folder(folder: &Path, mut files: Vec<PathBuf>) -> Vec<Candidate> {
         .iter()
         .find(|main| is_folder_of_one && files.iter().any(|file| name(file) == **main));
     let is_main = |file: &Path| main.is_some_and(|main| name(file) == *main);
+    if main.is_some() {
+        files.retain(|file| is_main(file) || !mains.contains(file));
+    }
     files
         .into_iter()
-        .map(|file| Candidate {
-            path: if is_main(&file) {
-                folder.to_path_buf()
+        .map(|file| {
+            let (path, passed_over) = if is_main(&file) {
+                let others = mains.iter().filter(|other| **other != file);
+                (folder.to_path_buf(), others.cloned().collect())
             } else {
-                file.clone()
-            },
-            file,
+                (file.clone(), Vec::new())
+            };
+            Candidate {
+                file,
+                path,
+                passed_over,
+            }
         })
         .collect()
 }

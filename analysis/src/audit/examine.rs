@@ -36,6 +36,12 @@ pub(super) fn file(
         .collect();
     let mut modules = Vec::new();
     let mut findings = contents.findings.clone();
+    findings.extend(candidate.remark().map(|message| Finding {
+        kind: FindingKind::PassedOver,
+        module: None,
+        message,
+        values: Vec::new(),
+    }));
     for (module, result) in contents.modules.iter().zip(results) {
         match result {
             Ok((module, new)) => {

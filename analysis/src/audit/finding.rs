@@ -84,5 +84,11 @@ explained! {
         InputsAssumed,
         /// A bias was trained beside the factors.
         TrainedBias,
+        /// Copies of the base model's own tensors lie in the file; they were not trained and are left out.
+        FrozenCopies,
+        /// The update does not act on every token, so that no single weight does what the adapter does.
+        NotEverywhere,
+        /// Another file of weights lies beside the adapter's, of which the libraries load only one.
+        PassedOver,
     }
 }

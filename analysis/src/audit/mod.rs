@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::adapter::Beside;
 use crate::{Error, Side, TauRule};
-pub(crate) use discovery::{Candidate, adapter_file, candidates};
+pub(crate) use discovery::{Candidate, adapter_file, candidates, one_adapter};
 pub use finding::{Finding, FindingKind};
 pub use quantity::{QUANTITIES, Quantity};
 pub use record::{

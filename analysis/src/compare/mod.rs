@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::adapter::{Adapter, Beside, Module};
+use crate::alignment::Alignment;
 use crate::audit::{Candidate, candidates, first_number, natural_order, role};
 use crate::{Error, Refused};
 use directions::{Directions, cosine, distance};
@@ -159,7 +160,7 @@ pub fn compare<P: AsRef<Path>>(
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Comparison, Error> {
     options.check()?;
-    let (mut adapters, mut refused) = opened(paths, options)?;
+    let (mut adapters, mut refused, mut notes) = opened(paths, options)?;
     if options.over_time {
         let paths: Vec<_> = adapters.iter().map(|one| one.record.path.clone()).collect();
         for (one, step) in adapters.iter_mut().zip(steps(&paths)) {
@@ -168,6 +169,7 @@ pub fn compare<P: AsRef<Path>>(
         // A stable sort: checkpoints without a number stay where they were, after the others.
         adapters.sort_by_key(|one| one.record.step.unwrap_or(u64::MAX));
     }
+    notes.extend(align(&mut adapters));
     let (groups, mut apart) = shared(&adapters);
     if groups.is_empty() {
         let path = Path::new(&adapters[0].record.path);
@@ -199,6 +201,7 @@ pub fn compare<P: AsRef<Path>>(
         pairs: Vec::new(),
         apart: Vec::new(),
         refused: Vec::new(),
+        notes,
         adapters: adapters.into_iter().map(|one| one.record).collect(),
     };
     for mut result in results {
@@ -221,11 +224,13 @@ struct Opened {
 fn opened<P: AsRef<Path>>(
     paths: &[P],
     options: &CompareOptions,
-) -> Result<(Vec<Opened>, Vec<Refused>), Error> {
-    let (mut adapters, mut refused) = (Vec::new(), Vec::new());
+) -> Result<(Vec<Opened>, Vec<Refused>, Vec<String>), Error> {
+    let (mut adapters, mut refused, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     for path in paths {
-        for Candidate { file, path } in candidates(path.as_ref())? {
+        for candidate in candidates(path.as_ref())? {
+            let remark = candidate.remark();
+            let Candidate { file, path, .. } = candidate;
             let shown = path.display().to_string();
             let mut refuse = |name: String, reason: String| {
                 let path = shown.clone();
@@ -251,6 +256,10 @@ fn opened<P: AsRef<Path>>(
             for (name, reason) in &adapter.contents.refused {
                 refuse(name.clone(), reason.clone());
             }
+            let remarks = remark
+                .into_iter()
+                .chain(adapter.contents.copies.described());
+            notes.extend(remarks.map(|remark| format!("{shown}: {remark}")));
             if adapter.contents.modules.is_empty() {
                 continue;
             }
@@ -277,7 +286,34 @@ fn opened<P: AsRef<Path>>(
         };
         return Err(Error::format(path, "adapters", "two or more", found));
     }
-    Ok((adapters, refused))
+    Ok((adapters, refused, notes))
+}
+
+/// Calls the modules as the first adapter does where another's names have a prefix more or less, and
+/// returns what to say of it.
+fn align(adapters: &mut [Opened]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Some((first, others)) = adapters.split_first_mut() else {
+        return notes;
+    };
+    let named = |one: &Opened| -> BTreeMap<String, (usize, usize)> {
+        let modules = one.adapter.contents.modules.iter();
+        modules
+            .map(|module| (module.name.clone(), module.shape))
+            .collect()
+    };
+    let names = named(first);
+    // The adapter before training is looked into by the modules' own names.
+    for other in others.iter_mut().filter(|one| !one.adapter.has_initial()) {
+        let alignment = Alignment::of(&names, &named(other));
+        notes.extend(alignment.described(&first.record.path, &other.record.path));
+        for module in &mut other.adapter.contents.modules {
+            module.name = alignment.mapped(&module.name, |name| names.contains_key(name));
+        }
+        let modules = &mut other.adapter.contents.modules;
+        modules.sort_by(|x, y| natural_order(&x.name, &y.name));
+    }
+    notes
 }
 
 /// The last number in the last part in which the paths differ: 500 of `run/checkpoint-500/adapter`

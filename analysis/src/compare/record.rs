@@ -21,6 +21,8 @@ pub struct Comparison {
     pub apart: Vec<Apart>,
     /// Files that are no adapters, and parts of adapters without an update.
     pub refused: Vec<Refused>,
+    /// What concerns the adapters as a whole.
+    pub notes: Vec<String>,
 }
 
 /// One adapter.

@@ -15,19 +15,22 @@
 mod index;
 pub(crate) mod numbers;
 mod pickle;
+mod quantised;
 mod safetensors;
 mod source;
 mod torch;
 mod zip;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use quantised::Quantised;
 use source::Source;
 
 /// The files of a folder that holds a model, in the order in which libraries prefer them.
@@ -74,6 +77,12 @@ pub(crate) struct Container {
     files: Vec<Source>,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
+    /// Weights of a model that are more than their stored numbers.
+    quantised: quantised::Weights,
+    /// The tensors that say how weights are quantised.
+    scales: BTreeSet<String>,
+    /// Files of the same model beside this one, which libraries do not load.
+    passed_over: Vec<PathBuf>,
 }
 
 /// What the beginning of one file tells.
@@ -101,22 +110,29 @@ impl Container {
         Self::of_files(path, vec![Source::open(path)?])
     }
 
-    /// Opens a model: a file, an index, or a folder with one of the [known](MODELS) names.
+    /// Opens a model: a file, an index, or a folder with one of the [known](MODELS) names. Its
+    /// quantised weights are read with their scales, or not at all.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn open_model(path: &Path) -> Result<Self, Error> {
-        if !path.is_dir() {
-            return Self::open(path);
-        }
-        let mut files = MODELS.iter().map(|name| path.join(name));
-        match files.find(|file| file.is_file()) {
-            Some(file) => Self::open(&file),
-            None => {
+        let mut model = if path.is_dir() {
+            let files = MODELS.iter().map(|name| path.join(name));
+            let mut files = files.filter(|file| file.is_file());
+            let Some(file) = files.next() else {
                 let expected = format!("one of {}", MODELS.join(", "));
-                Err(Error::format(path, "folder", expected, "none of them"))
+                return Err(Error::format(path, "folder", expected, "none of them"));
+            };
+            Self {
+                passed_over: files.collect(),
+                ..Self::open(&file)?
             }
-        }
+        } else {
+            Self::open(path)?
+        };
+        let folder = model.path.parent().unwrap_or(Path::new(""));
+        (model.quantised, model.scales) = quantised::find(&model.tensors, folder);
+        Ok(model)
     }
 
     fn of_files(path: &Path, files: Vec<Source>) -> Result<Self, Error> {
@@ -151,7 +167,24 @@ impl Container {
             files,
             tensors,
             metadata,
+            quantised: BTreeMap::new(),
+            scales: BTreeSet::new(),
+            passed_over: Vec::new(),
         })
+    }
+
+    /// Calls the tensors by other names, unless two would then have one.
+    pub fn rename(&mut self, name: impl Fn(&str) -> Cow<'_, str>) {
+        if self.tensors.keys().all(|old| name(old) == *old) {
+            return;
+        }
+        let tensors = self.tensors.iter();
+        let renamed: BTreeMap<String, TensorInfo> = tensors
+            .map(|(old, info)| (name(old).into_owned(), info.clone()))
+            .collect();
+        if renamed.len() == self.tensors.len() {
+            self.tensors = renamed;
+        }
     }
 
     /// A file that is in memory, under a name for its messages.
@@ -208,11 +241,63 @@ impl Container {
         &self.tensors
     }
 
+    /// What there is to say of files of the same model beside this one, which libraries do not load.
+    pub fn passed_over_in_words(&self) -> Option<String> {
+        let name = |file: &Path| {
+            let name = file.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        let others: Vec<String> = self.passed_over.iter().map(|file| name(file)).collect();
+        (!others.is_empty()).then(|| {
+            let folder = self.path.parent().unwrap_or(Path::new(""));
+            format!(
+                "{}: {} was passed over: libraries load {}",
+                folder.display(),
+                others.join(", "),
+                name(&self.path)
+            )
+        })
+    }
+
+    /// How a weight is quantised, in words; `None` if its numbers are the weight.
+    pub fn quantised(&self, name: &str) -> Option<String> {
+        Some(match self.quantised.get(name)? {
+            Quantised::Scaled { scales, .. } => {
+                let dtype = self.tensors.get(name).map(|info| info.dtype);
+                let dtype = dtype.map_or_else(String::new, |dtype| format!("{dtype:?} "));
+                format!("quantised ({dtype}with the scales {scales})")
+            }
+            Quantised::Unread(how) => how.clone(),
+        })
+    }
+
+    /// As [`quantised`](Self::quantised), if it is in a way that is not read.
+    pub fn unread(&self, name: &str) -> Option<&str> {
+        match self.quantised.get(name)? {
+            Quantised::Scaled { .. } => None,
+            Quantised::Unread(how) => Some(how),
+        }
+    }
+
+    /// Whether the tensor only says how a weight is quantised.
+    pub fn is_scale(&self, name: &str) -> bool {
+        self.scales.contains(name)
+    }
+
+    /// The names of weights of which only other tensors are stored, beside those of all tensors.
+    pub fn packed(&self) -> impl Iterator<Item = &str> {
+        let names = self.quantised.keys().map(String::as_str);
+        names.filter(|name| !self.tensors.contains_key(*name))
+    }
+
     /// The numbers of the tensor `name`, row-major, rounded to float32.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, Error> {
+        if self.quantised.contains_key(name) {
+            return Ok(self.read(name)?.into_iter().map(|x| x as f32).collect());
+        }
         let mut bytes = Vec::new();
         let info = self.read_raw(name, &mut bytes)?;
         numbers::decode_f32(&bytes, info.dtype).ok_or_else(|| {
@@ -221,12 +306,38 @@ impl Container {
         })
     }
 
-    /// The values of the tensor `name`, row-major.
+    /// The values of the tensor `name`, row-major; of a model's quantised weight times its scales.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no such tensor, its type is not one that can mean a weight, or
-    /// the file cannot be read.
+    /// [`Error::File`] if there is no such tensor, its type is not one that can mean a weight, it is
+    /// quantised in a way that is not read, or the file cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<f64>, Error> {
+        match self.quantised.get(name) {
+            None => self.read_stored(name),
+            Some(Quantised::Unread(how)) => {
+                Err(Error::format(&self.path, name, "a weight as it is", how))
+            }
+            Some(Quantised::Scaled {
+                scales,
+                divisor,
+                block,
+                across,
+            }) => {
+                let mut values = self.read_stored(name)?;
+                let columns = match self.tensors.get(name).map(|info| &info.shape[..]) {
+                    Some([_, columns]) => *columns,
+                    _ => values.len(),
+                };
+                let layout = (*block, *across);
+                let scales = self.read_stored(scales)?;
+                quantised::scale(&mut values, columns, &scales, *divisor, layout);
+                Ok(values)
+            }
+        }
+    }
+
+    /// The numbers as they are stored.
+    fn read_stored(&self, name: &str) -> Result<Vec<f64>, Error> {
         let mut bytes = Vec::new();
         let info = self.read_raw(name, &mut bytes)?;
         numbers::decode(&bytes, info.dtype).ok_or_else(|| {

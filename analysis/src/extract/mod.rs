@@ -16,6 +16,7 @@
 mod names;
 mod record;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ndarray::Array2;
@@ -26,11 +27,12 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use crate::adapter::{Pattern, Slot};
+use crate::alignment::Alignment;
 use crate::audit::{Kind, natural_order};
 use crate::classes::Outputs;
 use crate::container::Container;
 use crate::merge::is_head;
-use crate::pair::{Noise, comparable};
+use crate::pair::{Noise, comparable, notes};
 use crate::resize::{
     Loss, NewType, RankRule, Setting, Untouched, balanced, decomposed, energy_kept, expected,
     measured, norm, root_sum, set_ranks, stored, write_json,
@@ -98,9 +100,14 @@ pub fn extract(
     let names = (base, tuned);
     let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
     let is_gpt2 = model_type(names.0)?.as_deref() == Some("gpt2");
+    let alignment = Alignment::new(&base, &tuned);
+    let is_of_tuned = options.whole && has_new_modules(&alignment, &base, &tuned);
+    let notes = notes(&alignment, [&base, &tuned]);
     let pair = Pair {
         base,
         tuned,
+        alignment,
+        is_of_tuned,
         is_gpt2,
         target,
         patterns: options
@@ -113,9 +120,8 @@ pub fn extract(
     let mut tensors: Vec<&String> = pair.tuned.tensors().keys().collect();
     tensors.sort_by(|x, y| natural_order(x, y));
     if let Some(rule) = &options.rule {
-        let modules = tensors
-            .iter()
-            .filter_map(|name| name.strip_suffix(".weight"));
+        let names: Vec<String> = tensors.iter().map(|name| pair.written(name)).collect();
+        let modules = names.iter().filter_map(|name| name.strip_suffix(".weight"));
         rule.check_names(modules)?;
     }
     // Collected before the first error is looked for: which one it is does not depend on timing.
@@ -131,9 +137,10 @@ pub fn extract(
             }),
         }
     }
+    let found: BTreeSet<String> = tensors.iter().map(|name| pair.of_base(name)).collect();
     let lost = pair.base.tensors().keys();
     not_covered.extend(
-        lost.filter(|name| !pair.tuned.tensors().contains_key(*name))
+        lost.filter(|name| !found.contains(*name))
             .map(|name| Untouched {
                 name: name.clone(),
                 reason: format!("expected in {}, found none", pair.tuned.path().display()),
@@ -173,6 +180,7 @@ pub fn extract(
         modules,
         whole,
         not_covered,
+        notes,
     };
     new.extend(made.into_iter().flat_map(|one| one.tensors));
     let texts = Map::from_iter([("format".to_owned(), json!("pt"))]);
@@ -193,10 +201,20 @@ pub fn extract(
 struct Pair<'a> {
     base: Container,
     tuned: Container,
+    alignment: Alignment,
+    /// Whether the adapter has the names of the tuned checkpoint, not those of the base.
+    is_of_tuned: bool,
     is_gpt2: bool,
     target: Option<Regex>,
     patterns: Pattern,
     options: &'a ExtractOptions,
+}
+
+/// Whether the tuned checkpoint has tensors that the base has not, nor a prefix for them: a model with a
+/// head of its own calls the rest by longer names too.
+fn has_new_modules(alignment: &Alignment, base: &Container, tuned: &Container) -> bool {
+    let mut names = tuned.tensors().keys();
+    names.any(|name| !base.tensors().contains_key(&alignment.of_base(name, base)))
 }
 
 /// What a tensor gives.
@@ -214,9 +232,23 @@ struct Made {
 }
 
 impl Pair<'_> {
+    fn of_base(&self, name: &str) -> String {
+        self.alignment.of_base(name, &self.base)
+    }
+
+    /// What the adapter calls a tensor of the tuned checkpoint: as the model does that it is made for.
+    fn written(&self, name: &str) -> String {
+        let of_base = self.of_base(name);
+        match self.is_of_tuned || !self.base.tensors().contains_key(&of_base) {
+            true => name.to_owned(),
+            false => of_base,
+        }
+    }
+
     fn examined(&self, name: &str) -> Result<Found, Error> {
-        let module = name.strip_suffix(".weight");
-        let own = module.unwrap_or(name);
+        let written = self.written(name);
+        let module = written.strip_suffix(".weight");
+        let own = module.unwrap_or(&written);
         if self
             .target
             .as_ref()
@@ -227,7 +259,8 @@ impl Pair<'_> {
         if self.is_same(name)? {
             return Ok(Found::Nothing);
         }
-        let shape = match comparable(name, &self.base, &self.tuned) {
+        let before = self.of_base(name);
+        let shape = match comparable((&before, &self.base), (name, &self.tuned)) {
             Ok(shape) => shape,
             Err(reason) => return Ok(Found::Other(reason)),
         };
@@ -263,7 +296,7 @@ impl Pair<'_> {
     ) -> Result<Found, Error> {
         let dtype = self.tuned.tensors()[name].dtype;
         let values = self.tuned.read(name)?;
-        let before = self.base.read(name)?;
+        let before = self.base.read(&self.of_base(name))?;
         let matrix = Array2::from_shape_fn((m, n), |(i, j)| values[i * n + j] - before[i * n + j]);
         drop(before);
         let is_turned = kind == Kind::Conv1d;
@@ -330,27 +363,32 @@ impl Pair<'_> {
 
     /// Whether a tensor has the same bytes in both checkpoints, or the same numbers in other types.
     fn is_same(&self, name: &str) -> Result<bool, Error> {
+        let of_base = &*self.of_base(name);
         let (Some(after), Some(before)) = (
             self.tuned.tensors().get(name),
-            self.base.tensors().get(name),
+            self.base.tensors().get(of_base),
         ) else {
             return Ok(false);
         };
         if after.shape != before.shape {
             return Ok(false);
         }
-        if after.dtype == before.dtype {
+        let is_scaled =
+            self.tuned.quantised(name).is_some() || self.base.quantised(of_base).is_some();
+        if after.dtype == before.dtype && !is_scaled {
             let (mut one, mut other) = (Vec::new(), Vec::new());
             self.tuned.read_raw(name, &mut one)?;
-            self.base.read_raw(name, &mut other)?;
+            self.base.read_raw(of_base, &mut other)?;
             if one == other {
                 return Ok(true);
             }
         }
+        let is_read = self.tuned.unread(name).is_none() && self.base.unread(of_base).is_none();
         // Zeros of two signs are the same number.
-        Ok(Epsilon::of(after.dtype).is_some()
+        Ok(is_read
+            && Epsilon::of(after.dtype).is_some()
             && Epsilon::of(before.dtype).is_some()
-            && self.tuned.read(name)? == self.base.read(name)?)
+            && self.tuned.read(name)? == self.base.read(of_base)?)
     }
 
     /// Takes over what PEFT loads as a whole, and returns the rest.
@@ -364,12 +402,14 @@ impl Pair<'_> {
     ) -> Result<Vec<Untouched>, Error> {
         let (mut left, mut modules, mut has_bias) = (Vec::new(), Vec::new(), false);
         for other in others {
-            let parts = other.name.rsplit_once('.');
-            let Some((module, part @ ("weight" | "bias"))) = parts else {
+            let written = self.written(&other.name);
+            let Some((module, part @ ("weight" | "bias"))) = written.rsplit_once('.') else {
                 left.push(other);
                 continue;
             };
-            if !self.tuned.tensors().contains_key(&other.name) {
+            let is_quantised = self.tuned.quantised(&other.name).is_some()
+                || self.base.quantised(&self.of_base(&other.name)).is_some();
+            if !self.tuned.tensors().contains_key(&other.name) || is_quantised {
                 left.push(other);
                 continue;
             }
@@ -384,8 +424,10 @@ impl Pair<'_> {
                     continue;
                 }
                 (false, _) => {
-                    if modules.last().map(String::as_str) != Some(module) {
-                        modules.push(module.to_owned());
+                    let own = other.name.strip_suffix(part).unwrap_or_default();
+                    let own = own.trim_end_matches('.');
+                    if modules.last().map(|(_, last)| last) != Some(&module.to_owned()) {
+                        modules.push((own.to_owned(), module.to_owned()));
                     }
                     format!("base_model.model.{module}.{part}")
                 }
@@ -395,11 +437,11 @@ impl Pair<'_> {
             whole.push(other.name);
         }
         modules.dedup();
-        for module in &modules {
+        for (own, module) in &modules {
             for part in ["weight", "bias"] {
-                let name = format!("{module}.{part}");
+                let name = format!("{own}.{part}");
                 if self.tuned.tensors().contains_key(&name) && !whole.contains(&name) {
-                    let key = format!("base_model.model.{name}");
+                    let key = format!("base_model.model.{module}.{part}");
                     new.push(NewTensor::copy(&self.tuned, &name, &key)?);
                     whole.push(name);
                 }
@@ -409,6 +451,7 @@ impl Pair<'_> {
             config.insert("bias".to_owned(), json!("lora_only"));
         }
         if !modules.is_empty() {
+            let modules: Vec<&String> = modules.iter().map(|(_, module)| module).collect();
             config.insert("modules_to_save".to_owned(), json!(modules));
         }
         Ok(left)

@@ -55,4 +55,6 @@ pub struct Extracted {
     pub whole: Vec<String>,
     /// What differs and is not in the adapter.
     pub not_covered: Vec<Untouched>,
+    /// What concerns the checkpoints as a whole.
+    pub notes: Vec<String>,
 }

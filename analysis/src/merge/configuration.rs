@@ -7,6 +7,7 @@ use rankwise_data::read_text;
 use serde_json::{Map, Value, json};
 
 use crate::Error;
+use crate::adapter::tied_configurations;
 use crate::classes::{Outputs, list, named_classes, unnamed};
 use crate::resize::NewType;
 
@@ -114,6 +115,22 @@ impl Configuration {
         }
     }
 
+    /// Gives the output layer a tensor of its own, wherever the configuration speaks of it; whether it
+    /// was not said before.
+    pub fn untie(&mut self) -> bool {
+        let key = "tie_word_embeddings";
+        let parts = tied_configurations(&self.fields);
+        let parts: Vec<String> = parts.into_iter().map(str::to_owned).collect();
+        let mut is_new = self.fields.insert(key.to_owned(), json!(false)) != Some(json!(false));
+        for part in parts {
+            if let Some(Value::Object(fields)) = self.fields.get_mut(&part) {
+                is_new |= fields.insert(key.to_owned(), json!(false)) != Some(json!(false));
+            }
+        }
+        self.is_changed |= is_new;
+        is_new
+    }
+
     /// Whether an output layer is tied to the table of embeddings unless the checkpoint has its own.
     pub fn is_tied(&self) -> bool {
         self.fields
@@ -197,6 +214,20 @@ mod tests {
         let mut same = configuration(&text);
         assert_eq!(same.set_head(2, Some(&known(&["ham", "spam"]))), None);
         assert_eq!(same.text(), text);
+    }
+
+    #[test]
+    fn a_head_of_its_own_is_said_in_every_part() {
+        let mut nested = configuration(
+            "{\"tie_word_embeddings\": true, \"text_config\": {\"tie_word_embeddings\": true}, \"vision_config\": {}}",
+        );
+        assert!(nested.untie() && !nested.is_tied());
+        let new: Value = serde_json::from_str(&nested.text()).unwrap();
+        let expected = json!({
+            "tie_word_embeddings": false, "text_config": {"tie_word_embeddings": false}, "vision_config": {},
+        });
+        assert_eq!(new, expected);
+        assert!(!nested.untie());
     }
 
     #[test]

@@ -9,8 +9,10 @@
 //! | one that the base lacks (the head of a task) | added, in the type that most of the base has |
 //! | a vector beside an update (`lora_B.bias`, `diff_b`, norms) | W + s·vector |
 //! | (IA)³ of outputs | the bias too is multiplied |
+//! | frozen copies of the base's tensors (whole states, tables that PEFT keeps) | left out, and held against the base |
 //! | PiSSA and its kin | W + s(BA − B₀A₀) with the initial adapter, else an error |
-//! | experts of one parameter, eight-bit weights | an error |
+//! | one of a tied table and output layer, each in its own way | two tensors, and a configuration that says so |
+//! | experts of one parameter, quantised weights, repeated layers, aLoRA | an error |
 //!
 //! All is float64 until it is rounded once. Everything else is copied byte for byte, and a part of the
 //! adapter without a place in the base is an error: nothing is passed over.
@@ -21,6 +23,8 @@
 //! Source: `merge` of the layers of huggingface/peft.
 
 mod configuration;
+mod copies;
+mod effect;
 mod files;
 mod plan;
 mod record;
@@ -38,7 +42,7 @@ use serde_json::{Map, json};
 
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Other};
-use crate::audit::{Kind, adapter_file, natural_order};
+use crate::audit::{Kind, natural_order, one_adapter};
 use crate::classes::Outputs;
 use crate::resize::{NewType, write_json};
 use crate::writer::{NewTensor, write_each};
@@ -98,24 +102,32 @@ pub fn merge(
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Merged, Error> {
     check_free(out)?;
-    let file = adapter_file(adapter)?;
+    let candidate = one_adapter(adapter)?;
+    let file = &candidate.file;
     let beside = Beside::open(Some(base), options.initial.as_deref())?;
-    let opened = Adapter::open(&file, &beside)?
-        .ok_or_else(|| Error::format(&file, "file", "an adapter", "no tensor of one"))?;
+    let opened = Adapter::open(file, &beside)?
+        .ok_or_else(|| Error::format(file, "file", "an adapter", "no tensor of one"))?;
     let model = opened
         .base()
         .ok_or_else(|| Error::format(base, "base model", "a checkpoint", "none"))?;
     let (others, unknown) = opened.remainder();
-    let plan = Plan::new(&opened, model, &others, &unknown)?;
+    let mut plan = Plan::new(&opened, model, &others, &unknown)?;
+    let (tables, checked) = copies::compared(&opened, model)?;
+    plan.tables = tables;
+    let plan = plan;
     let weights = model.weights();
     let maker = Maker {
         adapter: &opened,
         base: model,
+        tables: &plan.tables,
     };
     let shards = shards(weights, &opened, &plan, options.dtype)?;
     let from = files::folder_of(base);
     let (configuration, mut notes) = configured(&from, &file, &plan, options)?;
     notes.extend(absent(&opened, &others));
+    notes.extend(checked);
+    notes.extend(candidate.remark());
+    notes.extend(weights.passed_over_in_words());
     if let Some(prefix) = plan.prefix() {
         notes.push(format!(
             "the base's names got {prefix} at their beginning, where the new tensors belong"
@@ -168,6 +180,8 @@ pub fn merge(
         merged
             .tensors
             .sort_by(|x, y| natural_order(&x.name, &y.name));
+        let effect = effect::described(&merged.tensors);
+        merged.notes.extend(effect);
         write_json(&folder.join("merge.json"), &merged)
     })?;
     Ok(merged)
@@ -194,6 +208,13 @@ impl<P: Fn(usize, usize) + Sync> Writing<'_, P> {
                 let made = self
                     .maker
                     .changed(name, &tensor.name, change, tensor.dtype)
+                    .map_err(|error| error.of_module(&tensor.name))?;
+                (made.bytes, Some(made.record))
+            }
+            Origin::Head(head) => {
+                let made = self
+                    .maker
+                    .head(&head.table, &tensor.name, head.update, tensor.dtype)
                     .map_err(|error| error.of_module(&tensor.name))?;
                 (made.bytes, Some(made.record))
             }
@@ -248,6 +269,19 @@ fn configured(
     }
     if let Some(dtype) = options.dtype {
         configuration.set_type(dtype);
+    }
+    if plan.is_untied {
+        let was_tied = configuration.untie();
+        let own = plan.head.as_ref().map(|head| match head.update {
+            Some(_) => format!("{} is {} with an update of its own", head.name, head.table),
+            None => format!("{} is the base's {}", head.name, head.table),
+        });
+        let own = own.unwrap_or_else(|| "the output layer is a tensor of its own".to_owned());
+        notes.push(match was_tied {
+            true => format!("config.json: tie_word_embeddings is false now, since {own}"),
+            false => own,
+        });
+        return Ok((Some(configuration), notes));
     }
     let is_table = |change: &Change<'_>| matches!(change, Change::Update(module) if matches!(module.kind, Kind::Embedding | Kind::Token));
     let table = plan.changes.iter().find(|(_, change)| is_table(change));

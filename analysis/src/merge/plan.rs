@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
-use crate::adapter::{Adapter, Base, Effect, Module, Other, flat};
+use crate::adapter::{Adapter, Base, Effect, Module, Other, ends_in, flat, is_output_layer};
 use crate::audit::{FindingKind, Kind};
 
 /// Names in a message before it says how many more there are.
@@ -22,11 +22,25 @@ pub(super) enum Change<'a> {
     Other(&'a Other),
 }
 
+/// An output layer that is made of the table that it was tied to.
+#[derive(Debug, Clone)]
+pub(super) struct Head<'a> {
+    pub name: String,
+    pub table: String,
+    pub update: Option<&'a Module>,
+}
+
 /// Every change, by the tensor of the base or, for what the base lacks, by its new name.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     pub changes: BTreeMap<String, Change<'a>>,
     pub added: BTreeMap<String, &'a Other>,
+    /// An output layer that gets a tensor of its own: the table that it was tied to, and its update.
+    pub head: Option<Head<'a>>,
+    /// Whether the output layer is no longer the table.
+    pub is_untied: bool,
+    /// Tables of the base that the adapter's file brings along, by the base's names.
+    pub tables: BTreeMap<String, String>,
     /// Outputs of the head that the adapter brings along.
     pub outputs: Option<usize>,
     /// What all names of the base get at their beginning, but for `exact`.
@@ -61,6 +75,15 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         let mut places = Places::default();
         let mut refused: Vec<String> = Vec::new();
+        if let Some(config) = &adapter.config {
+            refused.extend(config.acts_on_some_tokens().map(str::to_owned));
+            if config.layer_replication.is_some() {
+                refused.push(
+                    "layer_replication: its layers share weights of the base that a merge would tell apart"
+                        .to_owned(),
+                );
+            }
+        }
         let file = adapter.file_name();
         let whole = contents.refused.iter().find(|(name, _)| *name == file);
         refused.extend(whole.map(|(name, reason)| format!("{name}: {reason}")));
@@ -74,6 +97,9 @@ impl<'a> Plan<'a> {
         }
         for module in contents.modules.iter().filter(|m| !m.is_whole()) {
             let placed = placed(module, base).and_then(|(name, asked)| {
+                if base.tie().is_some_and(|tie| tie.table == name) && is_output_layer(&module.raw) {
+                    return plan.put_head(asked, &name, module);
+                }
                 places.see(&name, &asked);
                 plan.put(name, Change::Update(module))
             });
@@ -84,12 +110,16 @@ impl<'a> Plan<'a> {
                 refused.push(format!("{}: {why}", other.tensor));
             }
         }
-        if !plan.added.is_empty()
+        if let Err(why) = plan.untie(adapter, base) {
+            refused.push(why);
+        }
+        if (!plan.added.is_empty() || plan.head.is_some())
             && let Err(why) = plan.framed(places)
         {
             refused.push(why);
         }
-        if refused.is_empty() && plan.changes.is_empty() && plan.added.is_empty() {
+        let is_empty = plan.changes.is_empty() && plan.added.is_empty() && plan.head.is_none();
+        if refused.is_empty() && is_empty {
             refused.push("nothing that changes a model".to_owned());
         }
         if refused.is_empty() {
@@ -131,6 +161,67 @@ impl<'a> Plan<'a> {
         match self.changes.insert(name.clone(), change) {
             None => Ok(()),
             Some(_) => Err(format!("expected one change of {name}, found a second")),
+        }
+    }
+
+    fn put_head(&mut self, name: String, table: &str, update: &'a Module) -> Result<(), String> {
+        let head = Head {
+            name,
+            table: table.to_owned(),
+            update: Some(update),
+        };
+        match self.head.replace(head) {
+            None => Ok(()),
+            Some(first) => Err(format!(
+                "expected one change of {}, found a second",
+                first.name
+            )),
+        }
+    }
+
+    /// Where an output layer is tied to a table and only one of the two changes, or each in its own
+    /// way, there are two tensors from now on. New tokens change both as one.
+    fn untie(&mut self, adapter: &Adapter, base: &Base) -> Result<(), String> {
+        let Some(tie) = base.tie() else {
+            return Ok(());
+        };
+        let of_head = |name: &str| name.strip_suffix(".weight").is_some_and(is_output_layer);
+        let mut changed = self.changes.keys().chain(self.added.keys());
+        let has_head = self.head.is_some() || changed.any(|name| of_head(name));
+        let has_table = match self.changes.get(&tie.table) {
+            None => false,
+            Some(Change::Update(module)) => module.kind != Kind::Token,
+            Some(Change::Other(_)) => true,
+        };
+        // A task's head stands in place of the tied one.
+        let is_other_task = adapter.config.as_ref().is_some_and(|config| {
+            let task = config.task_type.as_ref().and_then(|task| task.as_str());
+            task.is_some_and(|task| !matches!(task, "CAUSAL_LM" | "SEQ_2_SEQ_LM"))
+        });
+        if !has_head && (!has_table || is_other_task || self.outputs.is_some()) {
+            return Ok(());
+        }
+        if !has_head {
+            let Some(name) = &tie.head else {
+                return Ok(());
+            };
+            let mut own = base.weights().tensors().keys();
+            if !own.any(|name| of_head(name)) {
+                self.head = Some(Head {
+                    name: name.clone(),
+                    table: tie.table.clone(),
+                    update: None,
+                });
+            }
+        }
+        self.is_untied = true;
+        match &tie.scales {
+            None => Ok(()),
+            Some(kind) => Err(format!(
+                "expected an output layer of its own, found one that is tied to {}: a {kind} computes \
+                 something else without the tie",
+                tie.table
+            )),
         }
     }
 
@@ -177,6 +268,9 @@ impl<'a> Plan<'a> {
                 _ => Err(format!("expected {path} in the base model, found none")),
             };
         };
+        if let Some(how) = base.weights().quantised(&name) {
+            return Err(unmerged(&name, &how));
+        }
         let before = &base.weights().tensors()[&name].shape;
         let is_new_head =
             is_head && other.effect == Effect::Replaces && shape.get(1..) == before.get(1..);
@@ -220,10 +314,7 @@ impl<'a> Plan<'a> {
 
 /// Whether the module's number of outputs is the task's.
 pub(crate) fn is_head(module: &str) -> bool {
-    HEADS.iter().any(|head| {
-        let rest = module.strip_suffix(head);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
+    ends_in(module, &HEADS)
 }
 
 /// How the names of the base differ from the adapter's.
@@ -253,12 +344,18 @@ fn placed(module: &Module, base: &Base) -> Result<(String, String), String> {
     if module.kind == Kind::Expert {
         return Err("the update of one expert of many: not merged".to_owned());
     }
+    if let Some(how) = base.unread(&module.raw) {
+        return Err(unmerged(&module.raw, &how));
+    }
     let Some(weight) = base.weight(&module.raw) else {
         return Err(format!(
             "expected a weight of {} in the base model, found none",
             module.raw
         ));
     };
+    if let Some(how) = base.weights().quantised(&weight.name) {
+        return Err(unmerged(&weight.name, &how));
+    }
     if module.scale.is_none() {
         return Err("expected a scale (lora_alpha), found none".to_owned());
     }
@@ -272,4 +369,8 @@ fn placed(module: &Module, base: &Base) -> Result<(String, String), String> {
         ));
     }
     Ok((weight.name, weight.asked))
+}
+
+fn unmerged(name: &str, how: &str) -> String {
+    format!("expected a base model that is not quantised, found {name} {how}")
 }

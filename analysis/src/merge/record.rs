@@ -20,6 +20,8 @@ pub enum Merge {
     Shifted,
     /// A bias times the adapter's vector.
     Scaled,
+    /// The table that the output layer was tied to, now a tensor of its own.
+    Untied,
 }
 
 /// One tensor that is not the base's.
@@ -47,6 +49,8 @@ pub struct TensorMerge {
     pub change_norm: Option<f64>,
     /// ‖ΔW‖_F / ‖W‖_F; `None` if W is zero.
     pub relative: Option<f64>,
+    /// Stored numbers that are not the base's; rounding takes small changes away.
+    pub changed: usize,
 }
 
 /// The record of a merge.

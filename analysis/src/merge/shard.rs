@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 
 use super::files;
-use super::plan::{Change, Plan};
+use super::plan::{Change, Head, Plan};
 use crate::Error;
 use crate::adapter::{Adapter, Other};
 use crate::container::Container;
@@ -20,6 +20,8 @@ pub(super) enum Origin<'a> {
     Changed(&'a str, Change<'a>),
     /// The adapter's, which the base lacks.
     Added(&'a Other),
+    /// An output layer that was tied.
+    Head(&'a Head<'a>),
 }
 
 /// One file of the merged checkpoint.
@@ -32,7 +34,7 @@ pub(super) struct Shard<'a> {
 pub(super) fn shards<'a>(
     weights: &'a Container,
     adapter: &Adapter,
-    plan: &Plan<'a>,
+    plan: &'a Plan<'a>,
     dtype: Option<NewType>,
 ) -> Result<Vec<Shard<'a>>, Error> {
     let is_shard = files::index_name(weights).is_some();
@@ -73,6 +75,15 @@ pub(super) fn shards<'a>(
             dtype: new_type(weights, name, common, dtype)?,
             shape: adapter.weights().tensors()[&other.tensor].shape.clone(),
             content: Origin::Added(other),
+        });
+    }
+    if let Some(head) = &plan.head {
+        let table = &weights.tensors()[&head.table];
+        last.tensors.push(NewTensor {
+            name: head.name.clone(),
+            dtype: new_type(weights, &head.name, table.dtype, dtype)?,
+            shape: table.shape.clone(),
+            content: Origin::Head(head),
         });
     }
     Ok(shards)

@@ -1,5 +1,7 @@
 //! One tensor of a merged checkpoint, in float64 until it is rounded once.
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array2, Axis, concatenate};
 use safetensors::Dtype;
 
@@ -21,6 +23,8 @@ pub(super) struct Made {
 pub(super) struct Maker<'a> {
     pub adapter: &'a Adapter,
     pub base: &'a Base,
+    /// Tables of the base that the adapter's file brings along, by the base's names.
+    pub tables: &'a BTreeMap<String, String>,
 }
 
 impl Maker<'_> {
@@ -50,11 +54,53 @@ impl Maker<'_> {
         self.combined(None, new, other, dtype)
     }
 
+    /// The output layer of a model that ties it to the table `name`, with an update of its own.
+    ///
+    /// # Errors
+    /// As [`changed`](Self::changed).
+    pub fn head(
+        &self,
+        name: &str,
+        new: &str,
+        update: Option<&Module>,
+        dtype: Dtype,
+    ) -> Result<Made, Error> {
+        if let Some(module) = update {
+            return self.updated(name, new, module, dtype);
+        }
+        let info = &self.base.weights().tensors()[name];
+        let values = self.base.weights().read(name)?;
+        let columns = flat(&info.shape).1;
+        Ok(Made {
+            bytes: rounded(values.iter().copied(), columns, dtype)?,
+            record: TensorMerge {
+                name: new.to_owned(),
+                from: name.to_owned(),
+                merge: Merge::Untied,
+                method: None,
+                rank: None,
+                scale: None,
+                shape: info.shape.clone(),
+                dtype: format!("{dtype:?}"),
+                weight_norm: Some(norm(values.iter().copied())),
+                change_norm: Some(0.0),
+                relative: Some(0.0),
+                changed: 0,
+            },
+        })
+    }
+
     fn updated(&self, name: &str, new: &str, module: &Module, dtype: Dtype) -> Result<Made, Error> {
         let weights = self.base.weights();
         let shape = weights.tensors()[name].shape.clone();
-        let before = Array2::from_shape_vec(flat(&shape), weights.read(name)?)
-            .expect("opening checked the shape");
+        let stored = weights.read(name)?;
+        let old = encode(stored.iter().copied(), dtype);
+        let stored = match self.tables.get(name) {
+            Some(own) => self.adapter.weights().read(own)?,
+            None => stored,
+        };
+        let before =
+            Array2::from_shape_vec(flat(&shape), stored).expect("opening checked the shape");
         let update = stacked(self.adapter.update(module)?)?;
         let change = if module.is_transposed {
             update.reversed_axes()
@@ -74,9 +120,10 @@ impl Maker<'_> {
             }
         }
         let columns = after.ncols();
+        let bytes = rounded(after.iter().copied(), columns, dtype)?;
         Ok(Made {
-            bytes: rounded(after.iter().copied(), columns, dtype)?,
             record: TensorMerge {
+                changed: changed(old.as_deref(), &bytes, dtype),
                 name: new.to_owned(),
                 from: module.name.clone(),
                 merge: match module.rows() {
@@ -92,6 +139,7 @@ impl Maker<'_> {
                 change_norm: Some(change_norm),
                 relative: (weight_norm > 0.0).then(|| change_norm / weight_norm),
             },
+            bytes,
         })
     }
 
@@ -139,9 +187,11 @@ impl Maker<'_> {
             Effect::Adds(scale) => Some(scale),
             _ => None,
         };
+        let bytes = rounded(after.iter().copied(), flat(&shape).1, dtype)?;
+        let old = before.and_then(|before| encode(before.into_iter(), dtype));
         Ok(Made {
-            bytes: rounded(after.iter().copied(), flat(&shape).1, dtype)?,
             record: TensorMerge {
+                changed: changed(old.as_deref(), &bytes, dtype),
                 name: new.to_owned(),
                 from: other.tensor.clone(),
                 merge,
@@ -156,7 +206,20 @@ impl Maker<'_> {
                     .zip(weight_norm)
                     .and_then(|(change, weight)| (weight > 0.0).then(|| change / weight)),
             },
+            bytes,
         })
+    }
+}
+
+/// How many stored numbers are others now: all of them where there was nothing.
+fn changed(before: Option<&[u8]>, after: &[u8], dtype: Dtype) -> usize {
+    let width = (dtype.bitsize() / 8).max(1);
+    match before {
+        None => after.len() / width,
+        Some(before) => {
+            let pairs = before.chunks(width).zip(after.chunks(width));
+            pairs.filter(|(before, after)| before != after).count()
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Format, Module, Pattern, twin};
-use crate::audit::{FindingKind, adapter_file};
+use crate::audit::{FindingKind, one_adapter};
 use crate::writer::{NewTensor, write_tensors};
 use configuration::Configuration;
 pub(crate) use configuration::{Setting, set_ranks, write_json};
@@ -131,7 +131,8 @@ impl ResizeOptions {
 pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resized, Error> {
     options.rule.check()?;
     check_free(out)?;
-    let file = adapter_file(path)?;
+    let candidate = one_adapter(path)?;
+    let file = candidate.file.clone();
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     let adapter = Adapter::open(&file, &beside)?
         .ok_or_else(|| Error::format(&file, "file", "an adapter", "no tensor of one"))?;
@@ -190,7 +191,7 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     );
 
     let mut replaced: BTreeSet<String> = made.iter().flat_map(|m| m.replaced.clone()).collect();
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(candidate.remark());
     if let Some(configuration) = &mut configuration {
         let method = configuration.method().map(str::to_owned);
         if let Some(method) = method.filter(|method| method != "LORA") {
