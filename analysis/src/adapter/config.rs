@@ -39,7 +39,7 @@ pub(crate) struct AdapterConfig {
     pub rank_pattern: Pattern,
     #[serde(deserialize_with = "perhaps")]
     pub alpha_pattern: Pattern,
-    /// Of a name's end or, as one text, a regular expression of whole names.
+    /// The ends of the modules' names, or one regular expression of whole names.
     pub target_modules: Option<Value>,
     pub target_parameters: Option<Vec<String>>,
     /// Unsloth: how B's columns are ordered among experts,

@@ -67,7 +67,7 @@ static METHODS: [Method; 47] = [
     method("PVERA", "PVeRA", &["pvera_"], UNREAD),
     method("RANDLORA", "RandLoRA", &["randlora_"], UNREAD),
     method("ROAD", "RoAd", &["road_theta", "road_alpha"], UNREAD),
-    method("SHADOW", "Shadow", &["shadow_down", "shadow_up", "shadow_update_gate"], ROUTED),
+    method("SHADOW", "Shadow", &["shadow_down", "shadow_up", "shadow_update_gate", "shadow_backbone"], ROUTED),
     method("SHIRA", "SHiRA", &["shira_"], UNREAD),
     method("SUPERTUNING", "Supertuning", &["supertuning_"], UNREAD),
     method("TINYLORA", "TinyLoRA", &["tinylora_"], UNREAD),
