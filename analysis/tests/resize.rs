@@ -133,6 +133,41 @@ fn ranks_and_scales_are_stated_as_peft_reads_them() {
     assert_eq!(kept, serde_json::to_value(&resized).unwrap());
 }
 
+/// Several experts lie in one tensor, which is copied; a layer's key is its parameter's where PEFT
+/// targets the parameter (`gate.weight`).
+#[test]
+fn experts_stay_as_they_are_and_a_parameter_is_named_as_such() {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats/peft-experts-converted");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let resized = resize(&fixture, &out, &by(RankRule::Rank(1))).unwrap();
+    let names: Vec<&str> = resized.modules.iter().map(|m| &m.name[..]).collect();
+    assert_eq!(
+        names,
+        ["model.layers.0.mlp.gate", "model.layers.0.self_attn.q_proj"]
+    );
+    assert_eq!(resized.untouched.len(), 6);
+    let (old, new) = (config(&fixture), config(&out));
+    for field in ["r", "lora_alpha", "target_parameters", "target_modules"] {
+        assert_eq!(new[field], old[field], "{field}");
+    }
+    let expected = json!({
+        "^model\\.layers\\.0\\.mlp\\.gate\\.weight": 1,
+        "^model\\.layers\\.0\\.self_attn\\.q_proj": 1,
+        ".*\\.gate_up_proj": 4,
+    });
+    assert_eq!(new["rank_pattern"], expected);
+    let (before, after) = (support::audited(&fixture), support::audited(&out));
+    let experts = |audit: &Audit| -> Vec<_> {
+        let all = spectra(audit).into_iter();
+        all.filter(|(name, ..)| name.contains(".experts."))
+            .collect()
+    };
+    assert_eq!(experts(&after), experts(&before));
+    assert_eq!(experts(&after).len(), 6);
+}
+
 #[test]
 fn a_folded_scale_is_in_the_factors() {
     let old = json!({"peft_type": "LORA", "r": 2, "lora_alpha": -6, "use_rslora": true});

@@ -1,6 +1,7 @@
 //! PEFT's `adapter_config.json`: what of it decides the update's scale and orientation.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -49,7 +50,15 @@ pub(crate) struct AdapterConfig {
     pub rank_pattern: Pattern,
     #[serde(deserialize_with = "perhaps")]
     pub alpha_pattern: Pattern,
+    /// The ends of the modules' names, or one regular expression of whole names.
+    pub target_modules: Option<Value>,
     pub target_parameters: Option<Vec<String>>,
+    /// Unsloth: how B's columns are ordered among experts,
+    #[serde(rename = "lora_B_layout")]
+    pub lora_b_layout: Option<Value>,
+    /// and the same for every parameter by itself.
+    pub unsloth_fused_expert_lora: Option<Value>,
+    pub auto_mapping: Option<Value>,
     /// The modules whose inputs (IA)³ scales, by name or as one regular expression.
     pub feedforward_modules: Option<Value>,
     /// Rows of the embedding that were trained: a list, or one for every embedding by name.
@@ -64,6 +73,15 @@ pub(crate) struct AdapterConfig {
     pub lora_parameters: Option<MlxParameters>,
     /// mlx-lm: lora, dora or full.
     pub fine_tune_type: Option<String>,
+}
+
+/// The order of B's columns among experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// Column j is expert j mod E's: PEFT's own.
+    ExpertFastest,
+    /// Column j is expert ⌊j/R⌋'s.
+    ExpertSlowest,
 }
 
 /// What mlx-lm keeps in its configuration of that name.
@@ -123,9 +141,12 @@ impl AdapterConfig {
     }
 
     /// R of a module as configured, if that can be said. AdaLoRA's pattern lists which of its
-    /// directions were kept.
+    /// directions were kept; before it prunes, R is `init_r`, and `r` means nothing.
     pub fn rank(&self, module: &str) -> Option<usize> {
         let value = match self.rank_pattern.first_match(module) {
+            Match::General if self.peft_type.as_deref() == Some("ADALORA") => {
+                return self.init_r.filter(|r| r.fract() == 0.0).map(|r| r as usize);
+            }
             Match::General => self.r.as_ref()?,
             Match::Special(value) => value,
             Match::Unread(_) => return None,
@@ -244,15 +265,76 @@ impl AdapterConfig {
         ))
     }
 
-    /// The parameters of `module` that have adapters of their own (experts), as far as they are
-    /// named: their last names, in the configuration's order.
-    pub fn parameters_of(&self, module: &str) -> Vec<&str> {
-        let parents = self.target_parameters.iter().flatten();
-        parents
-            .filter_map(|name| name.rsplit_once('.'))
-            .filter(|(parent, _)| ends_in(module, parent))
-            .map(|(_, parameter)| parameter)
-            .collect()
+    /// The parameters that `target_parameters` names, by their last names: those of `module`, and those
+    /// without a module's name, which are parameters of any module that has them.
+    pub fn parameters_of(&self, module: &str) -> (Vec<&str>, Vec<&str>) {
+        let (mut own, mut bare) = (BTreeSet::new(), BTreeSet::new());
+        for name in self.target_parameters.iter().flatten() {
+            match name.rsplit_once('.') {
+                Some((parent, parameter)) if ends_in(module, parent) => own.insert(parameter),
+                Some(_) => continue,
+                None => bare.insert(&name[..]),
+            };
+        }
+        let bare = bare.difference(&own).copied().collect();
+        (own.into_iter().collect(), bare)
+    }
+
+    /// Whether `target_modules` names a module, if it is there and understood.
+    pub fn is_target(&self, module: &str) -> Option<bool> {
+        match self.target_modules.as_ref()? {
+            Value::Array(names) => {
+                let mut names = names.iter().filter_map(Value::as_str);
+                Some(names.any(|name| ends_in(module, name)))
+            }
+            Value::String(pattern) if pattern != "all-linear" => {
+                Some(bounded(&format!("^(?:{pattern})$"))?.is_match(module))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many experts Unsloth notes for a parameter.
+    pub fn experts(&self, parameter: &str) -> Option<usize> {
+        let count = self.noted(parameter, "num_experts")?.as_u64()?;
+        usize::try_from(count).ok()
+    }
+
+    /// The order of B's columns among the experts of a parameter. PEFT has one order; Unsloth trains the
+    /// parameters that it fuses by code of its own, which had another one before it began to note it.
+    pub fn columns(&self, parameter: &str, is_fused: bool) -> Result<Columns, String> {
+        let noted = self.noted(parameter, "lora_B_layout");
+        let noted = noted.or(self.lora_b_layout.as_ref().filter(|value| !value.is_null()));
+        let is_unsloth = || {
+            let fixed = self.auto_mapping.as_ref()?.get("unsloth_fixed")?;
+            fixed.as_bool()
+        };
+        match noted.map(|value| value.as_str()) {
+            Some(Some("rank_major")) => Ok(Columns::ExpertFastest),
+            Some(Some("grouped_by_expert")) => Ok(Columns::ExpertSlowest),
+            None if is_fused && is_unsloth() == Some(true) => Err(
+                "target_parameters: an adapter of Unsloth without lora_B_layout: whether B's columns \
+                 are ordered by expert (as Unsloth trained them until September 2026) or by rank (as \
+                 PEFT reads them) is unknown"
+                    .to_owned(),
+            ),
+            None => Ok(Columns::ExpertFastest),
+            Some(_) => Err(format!(
+                "lora_B_layout: expected \"rank_major\" or \"grouped_by_expert\", found {}",
+                noted.unwrap_or(&Value::Null)
+            )),
+        }
+    }
+
+    /// What Unsloth notes about a parameter.
+    fn noted(&self, parameter: &str, field: &str) -> Option<&Value> {
+        let notes = self.unsloth_fused_expert_lora.as_ref()?;
+        notes.get("parameters")?.get(parameter)?.get(field)
+    }
+
+    /// Whether no bias was trained, by the configuration.
+    pub fn has_no_bias(&self) -> bool {
+        self.trained_biases() == Some("none")
     }
 }
 
@@ -352,6 +434,45 @@ mod tests {
     }
 
     #[test]
+    fn adalora_has_its_first_rank_until_it_prunes() {
+        let config = config(serde_json::json!({ "peft_type": "ADALORA", "r": 8, "init_r": 6 }));
+        assert_eq!(config.rank("q"), Some(6));
+    }
+
+    #[test]
+    fn parameters_without_a_module_are_any_modules() {
+        let config = config(serde_json::json!({
+            "target_parameters": ["down_proj", "mlp.gate.weight", "experts.gate_up_proj"],
+            "target_modules": ["q_proj"],
+        }));
+        let of = |module| config.parameters_of(module);
+        assert_eq!(of("l.0.mlp.gate"), (vec!["weight"], vec!["down_proj"]));
+        assert_eq!(
+            of("l.0.mlp.experts"),
+            (vec!["gate_up_proj"], vec!["down_proj"])
+        );
+        assert_eq!(config.is_target("l.0.q_proj"), Some(true));
+        assert_eq!(config.is_target("l.0.mlp.experts"), Some(false));
+    }
+
+    #[test]
+    fn columns_of_experts_are_as_unsloth_notes_them() {
+        let of = |json: Value| config(json).columns("down_proj", true);
+        let grouped = serde_json::json!({ "lora_B_layout": "grouped_by_expert" });
+        assert_eq!(of(grouped), Ok(Columns::ExpertSlowest));
+        let own = serde_json::json!({ "lora_B_layout": "grouped_by_expert", "unsloth_fused_expert_lora": {
+            "parameters": { "down_proj": { "lora_B_layout": "rank_major", "num_experts": 4 } },
+        } });
+        assert_eq!(config(own.clone()).experts("down_proj"), Some(4));
+        assert_eq!(of(own), Ok(Columns::ExpertFastest));
+        assert_eq!(of(serde_json::json!({})), Ok(Columns::ExpertFastest));
+        let doubt = of(serde_json::json!({ "auto_mapping": { "unsloth_fixed": true } }));
+        assert!(doubt.unwrap_err().contains("without lora_B_layout"));
+        let unknown = of(serde_json::json!({ "lora_B_layout": "expert_major" }));
+        assert!(unknown.unwrap_err().ends_with("found \"expert_major\""));
+    }
+
+    #[test]
     fn scaled_inputs_and_trained_tokens_are_found() {
         let config = config(serde_json::json!({
             "feedforward_modules": ["w2"],
@@ -391,10 +512,8 @@ mod tests {
             "target_parameters": ["mlp.experts.gate_up_proj"],
         }));
         assert_eq!(config.changed_base(), Some("pissa_niter_16"));
-        assert_eq!(
-            config.parameters_of("model.layers.0.mlp.experts"),
-            ["gate_up_proj"]
-        );
-        assert!(config.parameters_of("model.layers.0.mlp.gate").is_empty());
+        let (own, bare) = config.parameters_of("model.layers.0.mlp.experts");
+        assert_eq!((own, bare.len()), (vec!["gate_up_proj"], 0));
+        assert!(config.parameters_of("model.layers.0.mlp.gate").0.is_empty());
     }
 }

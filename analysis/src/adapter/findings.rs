@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::AdapterConfig;
 use super::copies::Copies;
-use super::key::Part;
+use super::key::{Format, Part};
 use super::module::{Module, Parts, Remark};
 use super::sorted::Sorted;
 use crate::audit::{Finding, FindingKind};
@@ -15,6 +15,7 @@ pub(super) fn findings(
     modules: &[Module],
     sorted: &Sorted<'_>,
 ) -> Vec<Finding> {
+    let format = sorted.format;
     let mut findings = Vec::new();
     let whole = |kind, message: String| Finding {
         kind,
@@ -31,14 +32,27 @@ pub(super) fn findings(
         }
     } else {
         findings.extend(unscaled.map(|module| {
-            let message = "adapter_config.json gives no lora_alpha: singular values are of B A";
+            let what = match (format, config.map(|c| c.alpha(&module.configured))) {
+                (Format::Mlx, _) => "lora_parameters.scale",
+                (_, Some(Ok(Some(_)))) => "r",
+                _ => "lora_alpha",
+            };
+            let message =
+                format!("adapter_config.json gives no {what}: singular values are of B A");
             Finding::of_module(FindingKind::AlphaMissing, &module.name, message)
         }));
     }
     findings.extend(modules.iter().filter_map(unusual_scale));
     findings.extend(modules.iter().filter_map(remark));
     let bias = |parts: &Parts<'_>| {
-        parts.contains_key(&Part::Bias) || parts.contains_key(&Part::BiasDifference)
+        // A whole state dict has the frozen biases too.
+        let is_frozen = |tensor: &&str| {
+            tensor.ends_with(".base_layer.bias") && config.is_some_and(AdapterConfig::has_no_bias)
+        };
+        parts
+            .get(&Part::Bias)
+            .is_some_and(|tensor| !is_frozen(tensor))
+            || parts.contains_key(&Part::BiasDifference)
     };
     let biased: BTreeSet<&str> = sorted
         .groups
@@ -65,14 +79,12 @@ pub(super) fn findings(
         );
         findings.push(whole(FindingKind::ChangedBase, message));
     }
-    if let Some(key) = config.rank_pattern.unread() {
-        let message = format!("rank_pattern {key:?} was not understood and was not compared");
-        findings.push(whole(FindingKind::RankPatternMismatch, message));
-    }
+    let mut compared = BTreeSet::new();
     findings.extend(modules.iter().filter_map(|module| {
-        let expected = config.rank(&module.name)?;
+        let expected = config.rank(&module.configured)?;
         let found = module.factor_rank()?;
-        if expected == found {
+        // One finding for all experts of a parameter.
+        if expected == found || !compared.insert(&module.configured) {
             return None;
         }
         let message = format!("expected rank {expected}, found factors of rank {found}");
@@ -109,7 +121,8 @@ pub(super) fn of_file(
 /// Scales that no training that went well is known to have used: not positive, or beyond α/R of
 /// 1/128 (α = 1, R = 128) and 128.
 fn unusual_scale(module: &Module) -> Option<Finding> {
-    let scale = module.scale?;
+    // AdaLoRA divides by almost nothing where it pruned all.
+    let scale = module.scale.filter(|_| module.rank > 0)?;
     if (1.0 / 128.0..=128.0).contains(&scale) {
         return None;
     }

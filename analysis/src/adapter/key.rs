@@ -6,35 +6,14 @@
 //! | kohya, LyCORIS | `lora_unet_MODULE.PART[.weight]`, the module's dots written as underscores |
 //! | diffusers | `unet.MODULE.lora.down.weight`, `….processor.to_q_lora.down.weight`, `….lora_linear_layer.…` |
 //! | mlx-lm | `MODULE.lora_a`, `MODULE.lora_b` |
+//! | torchtune | `MODULE.lora_a.weight`, `MODULE.lora_b.weight` |
+//! | XLabs (Flux) | `double_blocks.N.processor.qkv_lora1.down.weight`: 1 is the image's stream, 2 the text's |
 //! | loralib | `MODULE.lora_A` without `.weight` |
 //! | cloneofsimo | `unet:NUMBER:up`, `unet:NUMBER:down` |
 
 use std::borrow::Cow;
 
-/// Names of adapter families that are not audited: what their keys contain, first match first.
-const FAMILIES: [(&str, &str); 21] = [
-    (".randlora_", "RandLoRA"),
-    (".vblora_", "VB-LoRA"),
-    (".fourierft_", "FourierFT"),
-    (".boft_", "BOFT"),
-    (".oft_", "OFT"),
-    (".hra_u", "HRA"),
-    (".hira_", "HiRA"),
-    (".bone_", "Bone"),
-    (".miss_block", "MiSS"),
-    (".road_", "RoAd"),
-    (".shira_", "SHiRA"),
-    ("lora_A.", "DyLoRA's list of directions"),
-    ("lora_B.", "DyLoRA's list of directions"),
-    (".lambda_layer", "T-LoRA"),
-    (".p_layer", "T-LoRA"),
-    (".q_layer", "T-LoRA"),
-    ("prompt_embeddings", "prompt tuning"),
-    ("prefix_", "prefix tuning"),
-    (".lora_", "a LoRA variant"),
-    ("lora_unet_", "an unknown kohya network"),
-    ("lora_te", "an unknown kohya network"),
-];
+use super::method;
 
 /// What a tensor is to its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +124,7 @@ pub(crate) enum Format {
     Mlx,
     Loralib,
     Cloneofsimo,
+    Torchtune,
 }
 
 impl Format {
@@ -157,6 +137,7 @@ impl Format {
             Self::Mlx => "mlx-lm",
             Self::Loralib => "loralib",
             Self::Cloneofsimo => "cloneofsimo",
+            Self::Torchtune => "torchtune",
         }
     }
 }
@@ -233,10 +214,7 @@ impl<'a> Key<'a> {
             }
             begin += segment.len() + 1;
         }
-        match FAMILIES.iter().find(|(mark, _)| path.contains(mark)) {
-            Some((_, family)) => Self::Foreign(family),
-            None => Self::Full,
-        }
+        method::of_tensor(path).map_or(Self::Full, Self::Foreign)
     }
 }
 
@@ -285,6 +263,8 @@ fn understood<'a>(module: &'a str, segment: &str, rest: &'a str) -> Option<Key<'
         ("b2", ["weight"]) => Some(part(module, None, Part::GloraB2, Format::Lycoris)),
         ("lora_a", []) => Some(part(module, None, Part::MlxA, Format::Mlx)),
         ("lora_b", []) => Some(part(module, None, Part::MlxB, Format::Mlx)),
+        ("lora_a", ["weight"]) => Some(part(module, None, Part::A, Format::Torchtune)),
+        ("lora_b", ["weight"]) => Some(part(module, None, Part::B, Format::Torchtune)),
         ("lora" | "lora_linear_layer", ["down", "weight"]) => {
             Some(part(module, None, down, Format::Diffusers))
         }
@@ -293,13 +273,16 @@ fn understood<'a>(module: &'a str, segment: &str, rest: &'a str) -> Option<Key<'
         }
         (_, [side @ ("down" | "up"), "weight"]) => {
             let what = if *side == "down" { down } else { up };
-            let inner = segment.strip_suffix("_lora")?;
-            Some(part(
-                attention(module, inner),
-                None,
-                what,
-                Format::Diffusers,
-            ))
+            let ends = [("_lora1", "img_attn"), ("_lora2", "txt_attn")];
+            let stream = |(end, stream)| {
+                let parent = module.strip_suffix(".processor")?;
+                Some(format!("{parent}.{stream}.{}", segment.strip_suffix(end)?))
+            };
+            let name = match ends.into_iter().find_map(stream) {
+                Some(name) => name,
+                None => attention(module, segment.strip_suffix("_lora")?),
+            };
+            Some(part(name, None, what, Format::Diffusers))
         }
         ("ranknum", []) => Some(part(module, None, Part::RankNumber, Format::Peft)),
         ("ranknum", [adapter]) => Some(part(module, Some(adapter), Part::RankNumber, Format::Peft)),
@@ -327,6 +310,10 @@ fn peft<'a>(module: &'a str, segment: &str, tail: &[&'a str]) -> Option<Key<'a>>
     if !segment.starts_with("lora_") || ["lora_down", "lora_up", "lora_mid"].contains(&segment) {
         return None;
     }
+    // What MonteCLoRA draws with during training.
+    if segment.starts_with("lora_monteclora") {
+        return Some(part(module, None, Part::Harmless, Format::Peft));
+    }
     let (adapter, suffix) = match *tail {
         [] => (None, None),
         [suffix @ ("weight" | "bias")] => (None, Some(suffix)),
@@ -337,7 +324,7 @@ fn peft<'a>(module: &'a str, segment: &str, tail: &[&'a str]) -> Option<Key<'a>>
     // DyLoRA keeps every direction for itself: lora_A.0, lora_A.1, …
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if suffix.is_none() && adapter.is_some_and(is_number) {
-        return Some(Key::Foreign("DyLoRA's list of directions"));
+        return Some(Key::Foreign(method::DYLORA));
     }
     let what = match (segment, suffix) {
         ("lora_A", Some("weight")) => Part::A,
@@ -349,9 +336,9 @@ fn peft<'a>(module: &'a str, segment: &str, tail: &[&'a str]) -> Option<Key<'a>>
         ("lora_B", None) => Part::BareB,
         ("lora_E", None) => Part::E,
         ("lora_magnitude_vector", None | Some("weight")) => Part::Magnitude,
-        ("lora_diag", _) => Part::Variant("KaSA"),
+        ("lora_diag", _) => Part::Variant("KaSA: its update is not s B A and is not read yet"),
         ("lora_velora_embed", _) => Part::Harmless,
-        _ => Part::Variant("a LoRA variant"),
+        _ => Part::Variant("a part that is not known here, so that the update is not either"),
     };
     let format = match what {
         Part::BareA | Part::BareB => Format::Loralib,
@@ -545,6 +532,20 @@ mod tests {
                 F::Diffusers,
             ),
             ("unet:3:up", "unet:3", None, Part::Up, F::Cloneofsimo),
+            (
+                "layers.0.attn.q_proj.lora_b.weight",
+                "layers.0.attn.q_proj",
+                None,
+                Part::B,
+                F::Torchtune,
+            ),
+            (
+                "double_blocks.3.processor.proj_lora2.down.weight",
+                "double_blocks.3.txt_attn.proj",
+                None,
+                Part::Down,
+                F::Diffusers,
+            ),
         ] {
             let expected = (module.to_owned(), adapter, what, format);
             assert_eq!(parsed(name), expected, "{name}");
@@ -561,8 +562,17 @@ mod tests {
         ] {
             assert_eq!(Key::parse(name), Key::Foreign(family), "{name}");
         }
+        let doubled = Key::parse("q.lora_A.default.default.weight");
+        assert_eq!(
+            doubled,
+            Key::Foreign("LoRA with a name that is not understood")
+        );
+        let set = Key::parse("diffusion_model.head.set_weight");
+        assert_eq!(set, Key::Foreign("ComfyUI's set_weight"));
         for name in [
             "base_model.model.classifier.weight",
+            "model.shadow_map.weight",
+            "prefix_encoder.embedding.weight",
             "",
             "...",
             "a:b:up",
@@ -573,10 +583,13 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(parsed("q.lora_diag.weight").2, Part::Variant("KaSA"));
+        assert_eq!(
+            parsed("q.lora_diag.weight").2,
+            Part::Variant("KaSA: its update is not s B A and is not read yet")
+        );
         assert_eq!(
             parsed("q.lora_new.weight").2,
-            Part::Variant("a LoRA variant")
+            Part::Variant("a part that is not known here, so that the update is not either")
         );
         assert_eq!(parsed("lora_unet_q.a1.weight").2, Part::GloraA1);
     }

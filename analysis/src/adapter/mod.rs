@@ -23,6 +23,7 @@ mod experts;
 mod factors;
 mod findings;
 mod key;
+mod method;
 mod module;
 mod names;
 mod of_weight;
@@ -378,6 +379,20 @@ impl Adapter {
         self.beside.initial.is_some()
     }
 
+    /// Whether what is made for a module is its update, not only what the update is made of: DoRA's
+    /// direction, or factors whose beginning was taken out of the base.
+    pub fn is_update(&self, module: &Module) -> bool {
+        let changed = self.config.as_ref().and_then(AdapterConfig::changed_base);
+        let is_changed = changed.is_some() && !module.is_whole() && self.before(module).is_none();
+        module.remark != Some(Remark::Directional) && !is_changed
+    }
+
+    /// R as it was chosen for a module: without the initial adapter's.
+    pub fn chosen_rank(&self, module: &Module) -> usize {
+        let before = self.before(module).map_or(0, |before| before.rank);
+        module.rank.saturating_sub(before)
+    }
+
     /// Whether a tensor of this name is a part of an update, not a bias or a weight of the model.
     pub fn is_factor(name: &str) -> bool {
         match Key::parse(name) {
@@ -405,10 +420,10 @@ impl Adapter {
         let file = self.file_name();
         let count = self.weights.tensors().len();
         let refused = match config.and_then(|c| c.peft_type.as_deref()) {
-            _ if count == 0 => Some("the file has no tensors".to_owned()),
             Some(kind) if !READ_METHODS.contains(&kind) => {
-                Some(format!("peft_type {kind}: not audited; {count} tensors"))
+                Some(format!("{}; {count} tensors", method::of_type(kind)))
             }
+            _ if count == 0 => Some("the file has no tensors".to_owned()),
             _ => None,
         };
         if let Some(reason) = refused {
@@ -633,7 +648,12 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, copies: &Copies, file: 
         };
         let only = |part| parts.len() == 1 && parts.contains_key(&part);
         if only(Part::Bias) {
-            let reason = "trained as a whole (modules_to_save): a vector, which has no rank";
+            let reason = match context.config {
+                Some(config) if config.has_no_bias() => {
+                    "a bias, which was not trained (bias: none)"
+                }
+                _ => "a bias: a vector, which has no rank",
+            };
             contents
                 .refused
                 .push((format!("{raw}.bias"), reason.to_owned()));
@@ -672,14 +692,19 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, copies: &Copies, file: 
             Err(reason) => contents.refused.push((name.to_owned(), reason)),
         }
     }
-    contents.refused.extend(sorted.doubles.iter().map(|&name| {
-        let reason = "a second tensor for one part of a module";
-        (name.to_owned(), reason.to_owned())
-    }));
+    contents
+        .refused
+        .extend(sorted.doubles.iter().map(|&(name, first)| {
+            (
+                name.to_owned(),
+                format!("a second tensor for the part of {first}"),
+            )
+        }));
     contents
         .refused
         .extend(sorted.foreign.iter().map(|(family, (count, example))| {
-            let reason = format!("{family}: not audited; {count} tensors, such as {example}");
+            let why = method::reason(family);
+            let reason = format!("{family}: {why}; {count} tensors, such as {example}");
             (file.to_owned(), reason)
         }));
     for module in &mut contents.modules {

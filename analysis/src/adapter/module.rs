@@ -11,7 +11,7 @@ use super::config::AdapterConfig;
 use super::factors::{check_ranks, hadamard, kernel_kind, kronecker, product};
 use super::key::{Format, Part};
 use super::of_weight::{dora, of_base, vera};
-use super::recipe::{Recipe, Stored};
+use super::recipe::{Factor, Recipe, Stored};
 use super::scale::scale;
 use super::settings::Settings;
 use crate::Epsilon;
@@ -23,6 +23,8 @@ use crate::container::TensorInfo;
 pub(crate) struct Module {
     /// As the base model names it.
     pub name: String,
+    /// As the configuration's patterns of ranks and α name it.
+    pub configured: String,
     pub kind: Kind,
     pub method: Method,
     /// R, or what takes its place: the most directions that the form allows.
@@ -132,34 +134,38 @@ impl Module {
     ) -> Result<Vec<Self>, String> {
         for (part, tensor) in parts {
             if let Part::Variant(what) = part {
-                return Err(format!("{what}: not audited; it has {tensor}"));
+                return Err(format!("{what}; it has {tensor}"));
             }
         }
         if let Some(variant) = context.config.and_then(AdapterConfig::variant) {
-            return Err(format!("{variant}: a LoRA variant that is not audited"));
+            return Err(format!(
+                "{variant}: its update is not s B A and is not read yet"
+            ));
         }
         for tensor in parts.values() {
             bounds::check_sides(tensor, context)?;
         }
-        let experts = super::experts::drafts(name, parts, context)?;
-        if !experts.is_empty() {
-            return experts
-                .into_iter()
-                .map(|(name, kind, rank, recipe, is_transposed)| {
-                    let draft = Draft {
-                        kind,
-                        method: Method::Lora,
-                        rank,
-                        recipe,
-                        is_transposed,
-                        remark: None,
-                    };
-                    Self::finished(&name, draft, parts, context)
-                })
+        // AdaLoRA may prune all directions of a module.
+        let is_pruned = parts
+            .get(&Part::E)
+            .is_some_and(|tensor| matches!(context.shape(tensor), [0, _]));
+        if !is_pruned {
+            for tensor in parts.values() {
+                check_numbers(tensor, context)?;
+            }
+        }
+        if let Some(experts) = super::experts::experts(name, parts, context)? {
+            let configured = &experts.configured;
+            let drafts = experts.drafts.into_iter();
+            return drafts
+                .map(|(name, draft)| Self::finished(&name, configured, draft, parts, context))
                 .collect();
         }
         let draft = draft(name, parts, context)?;
-        Ok(vec![Self::finished(name, draft, parts, context)?])
+        // PEFT wraps the layers within a layer, such as an attention's output, with its settings.
+        let configured = name.split(".base_layer.").next().unwrap_or(name);
+        let module = Self::finished(name, configured, draft, parts, context)?;
+        Ok(vec![module])
     }
 
     /// R of the factors, where they have one that a configuration states.
@@ -169,7 +175,8 @@ impl Module {
             other => other,
         };
         match inner {
-            Recipe::Product { .. } | Recipe::Groups { .. } => Some(self.rank),
+            Recipe::Product { b, .. } => Some(b.shape().1),
+            Recipe::Groups { a, .. } => Some(a.rows),
             Recipe::Hadamard { first, .. } => Some(first.0.shape().1),
             _ => None,
         }
@@ -177,6 +184,7 @@ impl Module {
 
     pub(super) fn finished(
         name: &str,
+        configured: &str,
         draft: Draft,
         parts: &Parts<'_>,
         context: &Context<'_>,
@@ -190,6 +198,14 @@ impl Module {
             remark,
         } = draft;
         let (mut epsilon, mut parameters) = (None, 0_usize);
+        let own = match &recipe {
+            // Perhaps one of several matrices in one tensor.
+            Recipe::Product {
+                b: Factor::Stored(b),
+                a: Factor::Stored(a),
+            } => Some(b.rows * b.columns + a.rows * a.columns),
+            _ => None,
+        };
         for tensor in recipe.tensors() {
             let Some(info) = context.tensors.get(tensor) else {
                 continue;
@@ -213,11 +229,12 @@ impl Module {
         }
         Ok(Self {
             name: name.to_owned(),
+            configured: configured.to_owned(),
             kind,
             method,
             rank,
-            parameters,
-            scale: scale(name, rank, method, &recipe, parts, context)?,
+            parameters: own.unwrap_or(parameters),
+            scale: scale(configured, rank, method, &recipe, parts, context)?,
             epsilon: epsilon.unwrap_or(Epsilon::F32),
             shape: if is_transposed {
                 (columns, rows)
@@ -303,6 +320,18 @@ fn incomplete(parts: &Parts<'_>) -> String {
         "expected the parts of an update, found only {}",
         names.join(", ")
     )
+}
+
+/// Checks that a tensor is there, and not only its name.
+pub(super) fn check_numbers(tensor: &str, context: &Context<'_>) -> Result<(), String> {
+    let shape = context.shape(tensor);
+    if !shape.contains(&0) {
+        return Ok(());
+    }
+    Err(format!(
+        "{tensor} holds no numbers ({shape:?}): so do the files of DeepSpeed ZeRO-3 and FSDP whose \
+         shards were not gathered before saving"
+    ))
 }
 
 fn no_matrix(shape: &[usize]) -> String {

@@ -169,10 +169,13 @@ pub(super) fn of_base(
         );
     };
     let distinct: std::collections::BTreeSet<_> = rows.iter().collect();
-    if let Some(beyond) = rows.iter().find(|&&row| row >= m) {
+    let beyond: Vec<usize> = rows.iter().copied().filter(|&row| row >= m).collect();
+    if let (Some(first), Some(last)) = (beyond.iter().min(), beyond.iter().max()) {
         return Err(format!(
-            "trainable tokens: expected rows of the base model's {}, which has {m}, found index \
-             {beyond}: the vocabulary grew",
+            "trainable tokens: {} of {} rows, from {first} to {last}, are beyond the {m} of the \
+             base's {}: new tokens, for which the base has no row",
+            beyond.len(),
+            rows.len(),
             weight.name
         ));
     }
@@ -246,16 +249,17 @@ pub(super) fn dora(
     })
 }
 
-/// A tensor that was trained as a whole (modules_to_save), beside the base's.
+/// A tensor that is no part of an update: it takes the place of the base's.
 pub(super) fn whole(name: &str, tensor: &str, context: &Context<'_>) -> Result<Module, String> {
-    let what = "trained as a whole (modules_to_save)";
+    let what = origin(tensor, context);
+    super::module::check_numbers(tensor, context)?;
     let shape = context.shape(tensor);
     if shape.len() < 2 {
         return Err(match context.format {
             Format::Cloneofsimo => {
                 "the embedding of a text: a vector, which has no rank".to_owned()
             }
-            _ => format!("{what} in place of the base's: a vector, which has no rank"),
+            _ => format!("{what}: a vector, which has no rank"),
         });
     }
     super::bounds::check_sides(tensor, context)?;
@@ -275,5 +279,23 @@ pub(super) fn whole(name: &str, tensor: &str, context: &Context<'_>) -> Result<M
         is_transposed: false,
         remark: None,
     };
-    Module::finished(name, draft, &Parts::new(), context)
+    Module::finished(name, name, draft, &Parts::new(), context)
+}
+
+/// What is known of a whole tensor's reason to be there.
+pub(super) fn origin(tensor: &str, context: &Context<'_>) -> &'static str {
+    let Some(config) = context.config else {
+        return "a whole tensor, without an adapter_config.json that says what it is for";
+    };
+    let path = tensor.strip_prefix("base_model.model.").unwrap_or(tensor);
+    let is_bias = path.ends_with(".bias") && config.bias.is_some() && !config.has_no_bias();
+    if config.is_saved(path) {
+        "trained as a whole (modules_to_save)"
+    } else if config.fine_tune_type.as_deref() == Some("full") {
+        "trained as a whole (fine_tune_type: full)"
+    } else if is_bias {
+        "a trained bias"
+    } else {
+        "a whole tensor that adapter_config.json does not name"
+    }
 }

@@ -168,7 +168,7 @@ impl Adapter {
                 format!("{raw}.lora_up.weight"),
                 Some(format!("{raw}.alpha")),
             ),
-            Format::Peft | Format::Loralib | Format::Mlx => {
+            Format::Peft | Format::Loralib | Format::Mlx | Format::Torchtune => {
                 let prefix = if first.starts_with("base_model.model.") {
                     "base_model.model."
                 } else {

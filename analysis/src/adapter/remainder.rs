@@ -110,6 +110,7 @@ impl Adapter {
                     Part::Difference if is_vector => {
                         others.push(other(name, &module, "weight", Effect::Adds(1.0)));
                     }
+                    Part::Harmless => {}
                     _ => unknown.push(name.clone()),
                 },
                 Key::Foreign(_) => unknown.push(name.clone()),

@@ -69,7 +69,7 @@ pub(super) fn scale(
             .and_then(|parameters| parameters.scale)),
         // Their loaders take α = R where the file says nothing.
         Format::Kohya | Format::Lycoris | Format::Diffusers | Format::Cloneofsimo => Ok(Some(1.0)),
-        Format::Peft | Format::Loralib => match context.config {
+        Format::Peft | Format::Loralib | Format::Torchtune => match context.config {
             Some(config) => Ok(config.alpha(name)?.and_then(by_rank)),
             None => Ok(None),
         },

@@ -1,6 +1,7 @@
 //! The tensors of a file, sorted by module, part and layout.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::AdapterConfig;
@@ -15,8 +16,8 @@ pub(super) const CONTROL_LORA: &str = "lora_controlnet";
 pub(super) struct Sorted<'a> {
     /// By module and adapter.
     pub groups: BTreeMap<(Cow<'a, str>, Option<&'a str>), Parts<'a>>,
-    /// Tensors that two names claim for one part, all but the first.
-    pub doubles: Vec<&'a str>,
+    /// Tensors whose part of a module another one has: that one's name.
+    pub doubles: Vec<(&'a str, &'a str)>,
     /// By family: how many, and one of them.
     pub foreign: BTreeMap<&'static str, (usize, &'a str)>,
     pub full: Vec<&'a str>,
@@ -49,8 +50,12 @@ impl<'a> Sorted<'a> {
                         format => format,
                     });
                     let parts = sorted.groups.entry((module, adapter)).or_default();
-                    if parts.insert(part, name).is_some() {
-                        sorted.doubles.push(name);
+                    match parts.entry(part) {
+                        Entry::Vacant(place) => {
+                            place.insert(name);
+                        }
+                        Entry::Occupied(_) if part == Part::Harmless => {}
+                        Entry::Occupied(first) => sorted.doubles.push((name, first.get())),
                     }
                 }
                 Key::Foreign(family) => {
@@ -85,6 +90,9 @@ fn in_company<'a>(name: &'a str, names: &[String]) -> Key<'a> {
         Some((module, "m")) if has(&format!("{module}.lora_a")) => {
             part(module, Part::Magnitude, Format::Mlx)
         }
+        Some((module, "magnitude")) if has(&format!("{module}.lora_a.weight")) => {
+            part(module, Part::Magnitude, Format::Torchtune)
+        }
         Some((module, "weight")) if has(&format!("{module}.on_input")) => {
             part(module, Part::Multiplier, Format::Lycoris)
         }
@@ -106,6 +114,7 @@ fn format_of(formats: &BTreeSet<Format>, config: Option<&AdapterConfig>) -> Form
         Format::Diffusers,
         Format::Kohya,
         Format::Loralib,
+        Format::Torchtune,
     ];
     order
         .into_iter()

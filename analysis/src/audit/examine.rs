@@ -93,7 +93,17 @@ fn measured(
                 orthogonality: orthogonality(&singular_values, module.shape, budget, options.side),
                 singular_values,
             };
-            findings.extend(remarkable(module, &spectrum, &norms));
+            let of = Of {
+                is_update: adapter.is_update(module),
+                chosen: adapter.chosen_rank(module),
+            };
+            // Beside an initial adapter's, the directions are not this one's.
+            let norms = if of.chosen < module.rank {
+                &[][..]
+            } else {
+                &norms
+            };
+            findings.extend(remarkable(module, &spectrum, norms, of));
             Some(spectrum)
         }
         Err(error @ Error::NonFinite { .. }) => {
@@ -122,8 +132,17 @@ fn measured(
     Ok((module, findings))
 }
 
+/// What a spectrum is of.
+#[derive(Clone, Copy)]
+struct Of {
+    /// Whether it is the update's own, not that of a part of it.
+    is_update: bool,
+    /// R, as it was chosen for the training.
+    chosen: usize,
+}
+
 /// What a spectrum itself gives rise to; the rules are stated at [`FindingKind`].
-fn remarkable(module: &Module, spectrum: &Spectrum, directions: &[f64]) -> Vec<Finding> {
+fn remarkable(module: &Module, spectrum: &Spectrum, directions: &[f64], of: Of) -> Vec<Finding> {
     let name = &module.name;
     let m = &spectrum.measures;
     let finding = |kind, message: String, values| Finding {
@@ -131,13 +150,17 @@ fn remarkable(module: &Module, spectrum: &Spectrum, directions: &[f64]) -> Vec<F
         ..Finding::of_module(kind, name, message)
     };
     let Some(effective_rank) = m.effective_rank else {
+        if !of.is_update {
+            return Vec::new();
+        }
         let message = "the update is zero: the module does nothing";
         return vec![Finding::of_module(FindingKind::ZeroUpdate, name, message)];
     };
     let mut findings = Vec::new();
-    if m.spectral_norm < TINY {
+    if of.is_update && module.scale.is_some() && m.spectral_norm < TINY {
         let message = format!(
-            "the largest singular value is {:.1e}: merged in bfloat16, the update is rounded away",
+            "the largest singular value is {:.1e}: merged in bfloat16, the update is rounded away in \
+             weights of 0.0078 and more",
             m.spectral_norm
         );
         let values = vec![("spectral_norm", m.spectral_norm), ("threshold", TINY)];
@@ -162,12 +185,12 @@ fn remarkable(module: &Module, spectrum: &Spectrum, directions: &[f64]) -> Vec<F
         let values = vec![("live", live as f64), ("numerical_rank", numerical_rank)];
         findings.push(finding(FindingKind::CollapsedDirection, message, values));
     }
-    let budget = module.rank.min(module.shape.0).min(module.shape.1);
+    let budget = of.chosen.min(module.shape.0).min(module.shape.1);
     // Only factors are a budget that somebody chose.
     let is_chosen = match module.method {
         Method::Full | Method::Ia3 | Method::Glora | Method::Tokens => false,
         Method::Dora => module.remark == Some(Remark::Directional),
-        Method::Lora | Method::Adalora | Method::Loha | Method::Lokr | Method::Vera => true,
+        Method::Lora | Method::Adalora | Method::Loha | Method::Lokr | Method::Vera => of.is_update,
     };
     if is_chosen && 2 * m.energy_rank_99 < budget {
         let message = format!("{energy_rank} of {budget} directions hold 99 % of the energy");

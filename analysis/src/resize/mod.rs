@@ -321,6 +321,8 @@ enum Plan {
 /// A module at its new rank.
 struct Made {
     raw: String,
+    /// As the configuration's patterns name it.
+    configured: String,
     record: ModuleResize,
     holder: Holder,
     alpha: f64,
@@ -383,6 +385,7 @@ fn plan(
         let alpha = scales.alpha(&holder, old_scale, module.rank, None)?.alpha;
         return Ok(Plan::Made(Box::new(Made {
             raw: module.raw.clone(),
+            configured: module.configured.clone(),
             record,
             holder,
             alpha,
@@ -421,6 +424,7 @@ fn plan(
     };
     Ok(Plan::Made(Box::new(Made {
         raw: module.raw.clone(),
+        configured: module.configured.clone(),
         record,
         holder,
         alpha: new.alpha,

@@ -11,6 +11,8 @@
 //! An α that its place cannot hold exactly is rounded first: the factors are made for the scale that a
 //! loader will find.
 
+use std::collections::BTreeMap;
+
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -104,15 +106,17 @@ impl Scales {
             Format::Kohya | Format::Lycoris | Format::Diffusers | Format::Cloneofsimo => {
                 Ok(Holder::Custom)
             }
-            Format::Peft | Format::Loralib => match (self.has_method, module.scale) {
-                (false, _) => Ok(Holder::Unknown),
-                (true, Some(_)) => Ok(Holder::Configuration),
-                (true, None) => Err(Error::Mismatch {
-                    what: "lora_alpha in adapter_config.json",
-                    expected: "a number".to_owned(),
-                    found: "none, so that the scale is unknown".to_owned(),
-                }),
-            },
+            Format::Peft | Format::Loralib | Format::Torchtune => {
+                match (self.has_method, module.scale) {
+                    (false, _) => Ok(Holder::Unknown),
+                    (true, Some(_)) => Ok(Holder::Configuration),
+                    (true, None) => Err(Error::Mismatch {
+                        what: "lora_alpha in adapter_config.json",
+                        expected: "a number".to_owned(),
+                        found: "none, so that the scale is unknown".to_owned(),
+                    }),
+                }
+            }
         }
     }
 
@@ -221,15 +225,34 @@ impl Scales {
             texts.insert(METADATA.to_owned(), Value::String(text));
         }
         if let Some(configuration) = configuration {
-            let settings: Vec<Setting> = made
+            let mut settings: Vec<Setting> = Vec::new();
+            let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+            for one in made
                 .iter()
                 .filter(|one| one.holder == Holder::Configuration)
-                .map(|one| Setting {
-                    name: one.raw.clone(),
+            {
+                let own = Setting {
+                    name: one.configured.clone(),
                     rank: one.record.new_rank,
                     alpha: one.alpha,
-                })
-                .collect();
+                };
+                let place = *places.entry(&one.configured).or_insert(settings.len());
+                match settings.get(place) {
+                    None => settings.push(own),
+                    Some(first) if *first == own => {}
+                    Some(first) => {
+                        return Err(Error::format(
+                            configuration.path(),
+                            format!(
+                                "rank and alpha of {}, which PEFT gives to all its parts",
+                                own.name
+                            ),
+                            format!("{} and {}", first.rank, first.alpha),
+                            format!("{} and {} for {}", own.rank, own.alpha, one.record.name),
+                        ));
+                    }
+                }
+            }
             if !settings.is_empty() {
                 set_ranks(&mut configuration.fields, "", &settings, others);
             }
