@@ -44,7 +44,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 use safetensors::Dtype;
 
-use crate::audit::{Finding, FindingKind, adapter_file, natural_order};
+use crate::audit::{Finding, FindingKind, RefusalClass, adapter_file, natural_order};
 use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions, stored_directions};
 use crate::update::Update;
@@ -98,9 +98,19 @@ pub(crate) struct Contents {
     pub findings: Vec<Finding>,
     /// Names of what cannot be audited, and why.
     pub refused: Vec<(String, String)>,
+    /// Those among them that are no part of an update, but tensors that were trained as a whole.
+    whole: BTreeSet<String>,
 }
 
 impl Contents {
+    /// Whether what is refused under this name is a part of an update.
+    pub fn class_of(&self, refused: &str) -> RefusalClass {
+        match self.whole.contains(refused) {
+            true => RefusalClass::NoAdapter,
+            false => RefusalClass::NotAudited,
+        }
+    }
+
     /// The module of that name, by the order of the names.
     fn module(&self, name: &str) -> Option<&Module> {
         let is_before = |module: &Module| natural_order(&module.name, name) == Ordering::Less;
@@ -595,6 +605,7 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents
         let only = |part| parts.len() == 1 && parts.contains_key(&part);
         if only(Part::Bias) {
             let reason = "trained as a whole (modules_to_save): a vector, which has no rank";
+            contents.whole.insert(names.shown(&format!("{raw}.bias")));
             contents
                 .refused
                 .push((format!("{raw}.bias"), reason.to_owned()));
@@ -625,7 +636,10 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, file: &str) -> Contents
         let path = path.strip_suffix(".modules_to_save").unwrap_or(path);
         match of_weight::whole(path, name, context) {
             Ok(module) => contents.modules.push(module),
-            Err(reason) => contents.refused.push((name.to_owned(), reason)),
+            Err(reason) => {
+                contents.whole.insert(names.shown(name));
+                contents.refused.push((name.to_owned(), reason));
+            }
         }
     }
     contents.refused.extend(sorted.doubles.iter().map(|&name| {

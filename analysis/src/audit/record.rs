@@ -5,16 +5,27 @@ use std::collections::BTreeMap;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use crate::{Measures, Orthogonality, Side, orthogonality};
 
-/// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […]}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […],
+/// "passed_over": […]}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Audit {
     /// The adapters, in the natural order of their paths.
     pub adapters: Vec<AdapterAudit>,
     /// What cannot be audited.
     pub refused: Vec<Refused>,
+    /// What runs of `rankwise train` keep beside their adapters.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Audit {
+    /// How many refusals are of this class.
+    pub fn refusals(&self, class: RefusalClass) -> usize {
+        let of_class = self.refused.iter().filter(|refused| refused.class == class);
+        of_class.count()
+    }
 }
 
 /// Something that cannot be audited, by name.
@@ -26,6 +37,40 @@ pub struct Refused {
     pub name: String,
     /// Why.
     pub reason: String,
+    /// Whether it is an adapter at all.
+    pub class: RefusalClass,
+}
+
+/// Whether what was refused is an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalClass {
+    /// An adapter or an update that could not be read or measured.
+    NotAudited,
+    /// A model's weights, a head or another tensor trained as a whole, a trainer's state, a folder
+    /// without weights.
+    NoAdapter,
+}
+
+/// A part of a run's folder that is not looked into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The file or folder.
+    pub path: String,
+    /// What it is.
+    pub what: RunPart,
+}
+
+/// What a run of `rankwise train` keeps beside its adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPart {
+    /// `adapter/` or `best/`, where the other one was taken: the same run after another epoch.
+    OtherEpoch,
+    /// `base/`, `tuned/` or `best/tuned`: a model's weights.
+    Weights,
+    /// `checkpoint.safetensors`: the state of a run that is not finished.
+    State,
 }
 
 /// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) too.
@@ -58,6 +103,12 @@ impl AdapterAudit {
         Group::by(&self.modules, |module| module.layer)
     }
 
+    /// The severity of the worst finding.
+    pub fn severity(&self) -> Option<Severity> {
+        let severities = self.findings.iter().map(|finding| finding.kind.severity());
+        severities.min()
+    }
+
     /// By [role](ModuleAudit::role).
     pub fn by_role(&self) -> BTreeMap<String, Group> {
         Group::by(&self.modules, |module| Some(module.role()))
@@ -74,7 +125,7 @@ impl Serialize for AdapterAudit {
             by_layer: BTreeMap<usize, Group>,
             by_role: BTreeMap<String, Group>,
         }
-        let mut record = serializer.serialize_struct("AdapterAudit", 6)?;
+        let mut record = serializer.serialize_struct("AdapterAudit", 7)?;
         record.serialize_field("path", &self.path)?;
         record.serialize_field("format", &self.format)?;
         record.serialize_field("base_model", &self.base_model)?;
@@ -87,6 +138,7 @@ impl Serialize for AdapterAudit {
         };
         record.serialize_field("summary", &summary)?;
         record.serialize_field("findings", &self.findings)?;
+        record.serialize_field("severity", &self.severity())?;
         record.end()
     }
 }
