@@ -2,7 +2,7 @@ use std::io::{BufWriter, Write};
 
 use anyhow::Result;
 use rankwise_data::write_atomic;
-use rankwise_paper::{Cells, text_table};
+use rankwise_paper::{Cells, terminal_width, text_table, wrapped};
 use serde::Serialize;
 
 use crate::cli::Common;
@@ -36,4 +36,12 @@ pub fn print_json(records: &impl Serialize) -> Result<()> {
     serde_json::to_writer_pretty(&mut out, records)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// Prints a sentence: wrapped to the width of a terminal, in one line elsewhere.
+pub fn tell(sentence: &str) {
+    match terminal_width() {
+        Some(width) => outln!("{}", wrapped(sentence, width)),
+        None => outln!("{sentence}"),
+    }
 }
