@@ -314,6 +314,20 @@ fn severities_are_in_every_form_and_in_rules() {
         let found = ["wrong", "suspicious", "note"].map(|rule| fails(rule, name));
         assert_eq!(found, expected, "{name}");
     }
+    // What AdaLoRA pruned away was not forgotten: R = 0 in two modules, with a rank in the third.
+    let pruned = json(rankwise(&["audit", "--json"]).arg(fixture("peft-adalora-zero-ranks")));
+    let kinds = pruned["adapters"][0]["findings"].as_array().unwrap().iter();
+    let kinds: Vec<&str> = kinds
+        .map(|finding| finding["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| **kind == "pruned_module")
+            .count(),
+        2
+    );
+    assert!(!kinds.contains(&"zero_update"), "{kinds:?}");
     // Half of the budget or less unused is a note.
     let fixture = fixture("peft-lora-linear");
     let notes = json(rankwise(&["audit", "--json"]).arg(&fixture));
@@ -342,7 +356,9 @@ fn refusals_tell_what_is_no_adapter_from_what_was_not_read() {
         model.join("model.safetensors"),
     )
     .unwrap();
-    fs::write(model.join("optimizer.pt"), "no tensors").unwrap();
+    for name in ["optimizer.pt", "tokenizer.bin"] {
+        fs::write(model.join(name), "no tensors").unwrap();
+    }
     let of = |path: &Path| {
         let record = json(rankwise(&["audit", "--json"]).arg(path));
         let refused = record["refused"].as_array().unwrap().iter();
@@ -387,7 +403,7 @@ fn refusals_tell_what_is_no_adapter_from_what_was_not_read() {
     let (status, text) = code(rankwise(&["audit", "--quiet"]).arg(&model));
     assert_eq!(status, Some(2));
     assert!(
-        text.contains("nothing could be audited: 0 refused, 2 are no adapters"),
+        text.contains("nothing could be audited: 0 refused, 3 are no adapters"),
         "{text}"
     );
 }

@@ -194,11 +194,18 @@ fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) ->
 }
 
 fn print(audit: &Audit, link: Option<&RankLink>) {
+    let mut is_after_table = false;
     for block in audit_screen(audit) {
-        match block {
-            Block::Sentence(sentence) => tell(&sentence),
-            Block::Table(table) => outln!("\n{table}\n"),
+        match &block {
+            Block::Table(table) => outln!("\n{table}"),
+            Block::Sentence(sentence) => {
+                if is_after_table {
+                    outln!();
+                }
+                tell(sentence);
+            }
         }
+        is_after_table = matches!(block, Block::Table(_));
     }
     if let Some(link) = link {
         outln!("\n{}\n", text_table(&rank_link_cells(link)));

@@ -26,8 +26,8 @@ const MAIN: [&str; 5] = [
     "adapter_model.bin.index.json",
 ];
 
-/// Files that a trainer keeps beside weights, by the beginnings of their names.
-const STATES: [&str; 8] = [
+/// Files that a trainer and a tokenizer keep beside weights, by the beginnings of their names.
+const NO_WEIGHTS: [&str; 12] = [
     "optimizer",
     "optim_states",
     "scheduler",
@@ -36,6 +36,10 @@ const STATES: [&str; 8] = [
     "random_states",
     "training_args",
     "trainer_state",
+    "tokenizer",
+    "vocab",
+    "spiece",
+    "sentencepiece",
 ];
 
 /// What `rankwise train` writes beside its `config.toml`, some of it from the first epoch on.
@@ -90,10 +94,13 @@ pub(crate) fn candidates(path: &Path, epoch: Epoch) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// Whether a file that no adapter could be read from is a trainer's state by its name.
-pub(crate) fn is_state(file: &Path) -> bool {
+/// Whether a file that could not be read is no adapter by its name: a trainer's state, a tokenizer.
+pub(crate) fn holds_no_weights(file: &Path) -> bool {
     let name = name(file);
-    STATES.iter().any(|state| name.starts_with(state))
+    // `tok512.bin` is llama2.c's name of a tokenizer.
+    let is_numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    NO_WEIGHTS.iter().any(|own| name.starts_with(own))
+        || name.strip_prefix("tok").is_some_and(is_numbered)
 }
 
 /// The file of the one adapter at `path`; those in folders below it count only if there is none.

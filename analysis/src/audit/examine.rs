@@ -48,7 +48,7 @@ pub(super) fn file(
     for (module, result) in contents.modules.iter().zip(results) {
         match result {
             Ok((module, new)) => {
-                findings.extend(new);
+                findings.extend(new.into_iter().map(|finding| pruned(finding, &module)));
                 modules.push(module);
             }
             Err(error) => {
@@ -67,6 +67,15 @@ pub(super) fn file(
         findings,
     });
     Ok(Some(Examined { adapter, refused }))
+}
+
+/// A zero update is nothing that training missed where no direction is left to train.
+fn pruned(finding: Finding, module: &ModuleAudit) -> Finding {
+    if finding.kind != FindingKind::ZeroUpdate || module.rank_budget > 0 {
+        return finding;
+    }
+    let message = "no direction is left (R = 0): the update is zero";
+    Finding::of_module(FindingKind::PrunedModule, &module.name, message)
 }
 
 fn refusal(file: &Path, name: &str, reason: String, class: RefusalClass) -> Refused {

@@ -52,6 +52,7 @@ impl Finding {
             FindingKind::UnusualScale => value("scale").log2().abs(),
             FindingKind::RankPatternMismatch => (value("expected") - value("found")).abs(),
             FindingKind::ZeroUpdate
+            | FindingKind::PrunedModule
             | FindingKind::NonFinite
             | FindingKind::AlphaMissing
             | FindingKind::ChangedBase
@@ -132,6 +133,8 @@ explained! {
     pub enum FindingKind {
         /// ΔW = 0: the module does nothing.
         ZeroUpdate: Wrong,
+        /// No direction is left of the module, as AdaLoRA prunes: R = 0, and so ΔW = 0.
+        PrunedModule: Note,
         /// σ₁ below 2⁻¹⁵, half the spacing of bfloat16's numbers at 0.01: merged into weights of ordinary
         /// size in bfloat16, the update is rounded away.
         TinyUpdate: Suspicious,

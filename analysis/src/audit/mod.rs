@@ -158,7 +158,7 @@ fn whole(file: &Path, reason: impl Into<String>, class: RefusalClass) -> Refused
 impl RefusalClass {
     /// Of a file that could not be read.
     pub(crate) fn of_file(file: &Path) -> Self {
-        match discovery::is_state(file) {
+        match discovery::holds_no_weights(file) {
             true => Self::NoAdapter,
             false => Self::NotAudited,
         }

@@ -1,6 +1,6 @@
 //! Findings, refusals and what was passed over, a line for each kind of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rankwise_analysis::{
     AdapterAudit, Audit, Finding, FindingKind, PassedOver, RefusalClass, Refused, RunPart, Severity,
@@ -92,7 +92,7 @@ fn finding_line(own: &KindOfFinding<'_>, adapters: &[AdapterAudit], names: &[&st
     }
     let which = if own.differ { "worst" } else { "such as" };
     let mut example = Vec::new();
-    if adapters.len() > 1 && !is_severe {
+    if adapters.len() > 1 && (!is_severe || own.adapters.len() > 1) {
         example.push(names[place]);
     }
     example.extend(finding.module.as_deref());
@@ -121,28 +121,43 @@ pub fn refusal_lines(refused: &[Refused]) -> Vec<String> {
     let paths: Vec<&str> = refused.iter().map(|one| &one.path[..]).collect();
     let short: HashMap<&str, &str> = paths.iter().copied().zip(short_paths(&paths)).collect();
     let line = |(class, reason, own): (RefusalClass, &str, Vec<&Refused>)| {
-        let (word, most) = match class {
-            RefusalClass::NotAudited => ("refused", NAMED),
-            RefusalClass::NoAdapter => ("no adapter", OTHERS_NAMED),
-        };
-        let named = own.iter().map(|one| {
-            let path = match class {
-                RefusalClass::NotAudited => &one.path[..],
-                RefusalClass::NoAdapter => short[&one.path[..]],
-            };
-            match one.path.ends_with(&one.name) {
-                true => path.to_owned(),
-                false => format!("{} in {path}", one.name),
+        let is_file = |one: &Refused| one.path.ends_with(&one.name);
+        let text = match class {
+            RefusalClass::NotAudited => {
+                // An error names its file itself.
+                let before = format!("{}: ", own[0].path);
+                let reason = reason.strip_prefix(&before).unwrap_or(reason);
+                let named = own.iter().map(|one| match is_file(one) {
+                    true => one.path.clone(),
+                    false => format!("{} in {}", one.name, one.path),
+                });
+                let named = listed(named, own.len(), NAMED);
+                format!("- refused{}: {named}: {reason}", times(&own))
             }
-        });
-        let times = match own.len() {
-            1 => String::new(),
-            several => format!(" ({several})"),
+            RefusalClass::NoAdapter => {
+                let name = |one: &&Refused| match is_file(one) {
+                    true => short[&one.path[..]].to_owned(),
+                    false => one.name.clone(),
+                };
+                let names: BTreeSet<String> = own.iter().map(name).collect();
+                let number = names.len();
+                let named = listed(names.into_iter(), number, OTHERS_NAMED);
+                format!("- no adapter{}: {named}: {reason}", times(&own))
+            }
         };
-        let named = listed(named, own.len(), most);
-        clean(&format!("- {word}{times}: {named}: {reason}"))
+        clean(&text)
     };
     reasons.into_iter().map(line).collect()
+}
+
+/// How often one reason was met.
+fn times(refused: &[&Refused]) -> String {
+    let files: BTreeSet<&str> = refused.iter().map(|one| &one.path[..]).collect();
+    match (refused.len(), files.len()) {
+        (1, _) => String::new(),
+        (all, files) if all == files => format!(" ({})", count(files, "file")),
+        (all, files) => format!(" ({all} in {})", count(files, "file")),
+    }
 }
 
 /// How much of an audit is left out, by class.

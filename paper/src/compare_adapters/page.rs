@@ -117,6 +117,9 @@ const UPDATE: &Numbers<UpdateRecord> = &[
     }),
 ];
 
+/// The last of them, which need the base model.
+const WITH_BASE: usize = 2;
+
 /// Findings, tables, figures (caption and drawing), and what there is of every module.
 ///
 /// # Errors
@@ -143,8 +146,13 @@ pub fn comparison_page(
         let title = "Every two adapters, means over shared modules";
         tables.push((title.to_owned(), pairs(comparison, &labels)));
     }
-    let updates = || comparison.updates.iter();
-    if updates().any(|update| update.against_weight.is_some()) {
+    let mut updates = comparison.updates.iter();
+    let has_base = updates.any(|update| update.against_weight.is_some());
+    let numbers = match has_base {
+        true => UPDATE,
+        false => &UPDATE[..UPDATE.len() - WITH_BASE],
+    };
+    if has_base {
         let title = "Beside the base model";
         tables.push((title.to_owned(), plain(intruder_cells(comparison))));
     }
@@ -172,14 +180,14 @@ pub fn comparison_page(
         columns: if is_two {
             columns(PAIR)
         } else {
-            columns(UPDATE)
+            columns(numbers)
         },
         groups: if is_two {
             vec![of_pairs(comparison)]
         } else {
             let groups = labels.iter().enumerate();
             groups
-                .map(|(place, label)| of_updates(comparison, place, label))
+                .map(|(place, label)| of_updates(comparison, place, label, numbers))
                 .collect()
         },
         refused: Plain {
@@ -248,10 +256,15 @@ fn of_pairs(comparison: &Comparison) -> Group {
     group("Every shared module".to_owned(), rows.collect())
 }
 
-fn of_updates(comparison: &Comparison, place: usize, label: &str) -> Group {
+fn of_updates(
+    comparison: &Comparison,
+    place: usize,
+    label: &str,
+    numbers: &Numbers<UpdateRecord>,
+) -> Group {
     let own = comparison.updates.iter().filter(|u| u.adapter == place);
     let rows = own.map(|update| Row {
-        cells: cells(&update.module, update.shape, update, UPDATE),
+        cells: cells(&update.module, update.shape, update, numbers),
         role: update.role.clone(),
         layer: update.layer,
         curve: Vec::new(),
