@@ -485,8 +485,8 @@ fn of_a_run_one_adapter_is_audited_and_the_rest_is_counted() {
     assert_eq!(text.matches("/base").count(), 0, "{text}");
     assert!(
         text.contains(
-            "Passed over in folders of runs: 2 adapters of another epoch (--best takes the best \
-             one's), 4 folders with a model's weights, 1 state of a run that is not finished, such as "
+            "Passed over in folders of runs: 2 adapters of another epoch (the last is taken, with \
+             --best the best), 4 folders with a model's weights, 1 state of a run that is not finished, such as "
         ),
         "{text}"
     );

@@ -186,7 +186,7 @@ pub fn passed_over_line(parts: &[PassedOver]) -> Option<String> {
     }
     let told = counts.into_iter().map(|(what, number)| match what {
         RunPart::OtherEpoch => format!(
-            "{} of another epoch (--best takes the best one's)",
+            "{} of another epoch (the last is taken, with --best the best)",
             count(number, "adapter")
         ),
         RunPart::Weights => format!("{} with a model's weights", count(number, "folder")),
