@@ -274,7 +274,7 @@ fn severities_are_in_every_form_and_in_rules() {
     let of = |adapter: &str| {
         let all = record["adapters"].as_array().unwrap();
         let is_own = |one: &&Value| one["path"].as_str().unwrap().ends_with(adapter);
-        all.iter().find(is_own).unwrap()["severity"].clone()
+        all.iter().find(is_own).unwrap()["summary"]["severity"].clone()
     };
     assert_eq!(of("broken"), "wrong");
     assert_eq!(of("untrained"), "wrong");

@@ -374,6 +374,7 @@ fn rules() -> impl Strategy<Value = String> {
         Just("layer".to_owned()),
         Just("findings".to_owned()),
         Just("refused".to_owned()),
+        Just("not_adapters".to_owned()),
         (0.0..1e20_f64).prop_map(|value| format!("{value:?}")),
         (0_u32..100).prop_map(|value| value.to_string()),
     ];
@@ -391,6 +392,7 @@ fn rules() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         comparison.prop_map(|(x, op, y)| format!("{x} {op} {y}")),
         Just("zero_update".to_owned()),
+        Just("suspicious".to_owned()),
         "[ -~]{0,6}".prop_map(|text| {
             format!(
                 "name ~ \"{}\"",

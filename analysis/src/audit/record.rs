@@ -73,7 +73,8 @@ pub enum RunPart {
     State,
 }
 
-/// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) too.
+/// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) and the worst
+/// finding's [severity](AdapterAudit::severity) too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterAudit {
     /// The adapter's folder, or its file if that was asked for.
@@ -124,8 +125,9 @@ impl Serialize for AdapterAudit {
             by_kind: BTreeMap<&'static str, Group>,
             by_layer: BTreeMap<usize, Group>,
             by_role: BTreeMap<String, Group>,
+            severity: Option<Severity>,
         }
-        let mut record = serializer.serialize_struct("AdapterAudit", 7)?;
+        let mut record = serializer.serialize_struct("AdapterAudit", 6)?;
         record.serialize_field("path", &self.path)?;
         record.serialize_field("format", &self.format)?;
         record.serialize_field("base_model", &self.base_model)?;
@@ -135,10 +137,10 @@ impl Serialize for AdapterAudit {
             by_kind: self.by_kind(),
             by_layer: self.by_layer(),
             by_role: self.by_role(),
+            severity: self.severity(),
         };
         record.serialize_field("summary", &summary)?;
         record.serialize_field("findings", &self.findings)?;
-        record.serialize_field("severity", &self.severity())?;
         record.end()
     }
 }
