@@ -1,9 +1,12 @@
 //! `rankwise compare` as a user meets it: what it prints, writes and refuses.
 
+mod browser;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use browser::opened;
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
@@ -95,6 +98,35 @@ fn two_adapters_and_their_base_in_every_form() {
     }
     let section = fs::read_to_string(out.path().join("section.html")).unwrap();
     assert!(section.contains("<h2>one and other</h2>"), "{section}");
+    let page = fs::read_to_string(out.path().join("compare.html")).unwrap();
+    for text in [
+        "<h1>one and other</h1>",
+        "default-src 'none'",
+        "<h2>Beside the base model</h2>",
+        "<li>one and other share 3 of 3 and 3 modules.</li>",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    // Both figures, and nothing that is fetched.
+    assert_eq!(page.matches("<figure ").count(), 2);
+    let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+    for text in ["http:", "https:", "src=\"", "@import"] {
+        assert!(!elsewhere.contains(text), "{text}");
+    }
+    let Some(dom) = opened(&page, "sort=left_all_phi&order=descending") else {
+        return;
+    };
+    // As the CSV file has them, the largest first.
+    let mut phi: Vec<(f64, usize)> = pairs
+        .iter()
+        .enumerate()
+        .map(|(row, pair)| (pair["left"]["all"]["phi"].as_f64().unwrap(), row))
+        .collect();
+    phi.sort_by(|x, y| y.0.total_cmp(&x.0));
+    let rows: Vec<String> = phi.iter().map(|(_, row)| row.to_string()).collect();
+    let found = dom.split("<tr data-row=\"").skip(1);
+    let found: Vec<&str> = found.map(|part| part.split('"').next().unwrap()).collect();
+    assert_eq!(found, rows);
 }
 
 #[test]
@@ -199,12 +231,22 @@ fn a_run_over_time_and_many_adapters() {
         "{course}"
     );
     assert!(out.path().join("course.svg").is_file());
+    let page = || fs::read_to_string(out.path().join("compare.html")).unwrap();
+    assert!(page().contains("<h2>The run over time, means over modules</h2>"));
     let many = run(&[]);
     assert!(
         many.contains("The most alike in their updates are checkpoint-10 and checkpoint-200"),
         "{many}"
     );
     assert!(out.path().join("likeness.svg").is_file());
+    let page = page();
+    assert!(page.contains("<h2>Every two adapters, means over shared modules</h2>"));
+    // Three adapters with a section each, and no curves to draw.
+    assert_eq!(page.matches("<details id=\"group-").count(), 3);
+    if let Some(dom) = opened(&page, "open=2") {
+        assert_eq!(dom.matches("<tr data-row=").count(), 3);
+        assert!(!dom.contains("class=\"mini\""));
+    }
 }
 
 #[test]

@@ -290,6 +290,60 @@ fn an_adapter_of_several_opens_by_its_link() {
     );
 }
 
+/// A click adds to the history what was looked at; Back and a link from elsewhere restore it.
+#[test]
+fn links_change_the_address() {
+    let mut audit = sample();
+    let mut other = sample().adapters.remove(0);
+    other.path = "runs/other".to_owned();
+    audit.adapters.push(other);
+    let steps = r##"
+        const open = () => [...document.querySelectorAll("details[open]")].map((place) => place.id).join(",");
+        const address = () => decodeURIComponent(location.hash);
+        const before = history.length;
+        find('a[data-open="1"]').click();
+        await later();
+        note(open() + " " + address() + " " + (history.length - before));
+        find('a[data-open="0"]').click();
+        await later();
+        note(open() + " " + address() + " " + (history.length - before));
+        header("effective_rank").click();
+        await later();
+        note(address() + " " + (history.length - before));
+        history.back();
+        await later();
+        note(open() + " " + address());
+        history.back();
+        await later();
+        note(open() + " " + address());
+        history.forward();
+        await later();
+        note(open() + " " + document.querySelectorAll("details[open] tr[data-row]").length);
+        find("#finding-zero_update").open = true;
+        await later();
+        note(address() + " " + (history.length - before));
+        location.hash = "#group-0";
+        await later();
+        note(open() + " " + address());
+    "##;
+    let Some(notes) = driven(&page(&audit), steps) else {
+        return;
+    };
+    assert_eq!(
+        notes,
+        [
+            "group-1 #open=1 1",
+            "group-0,group-1 #open=0,1 2",
+            "#sort=effective_rank&order=descending&open=0,1 2",
+            "group-1 #open=1",
+            " ",
+            "group-1 4",
+            "#open=finding-zero_update,1 2",
+            "group-0 #open=0",
+        ]
+    );
+}
+
 /// A file of square float32 matrices.
 fn checkpoint(path: &Path, matrices: &[(&str, [f32; 16])]) {
     let entry = |(at, (name, _)): (usize, &(&str, [f32; 16]))| {

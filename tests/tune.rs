@@ -187,6 +187,139 @@ fn lora_learns_the_task_and_leaves_records() {
     }
 }
 
+/// Six runs with an adapter, one without; the numbers are those of the runs' own records.
+#[test]
+fn runs_are_audited_beside_their_own_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let runs = folder.path().join("runs");
+    for method in [
+        &["--method", "lora,rm-lora", "--seeds", "0,1,2"][..],
+        &["--method", "full"],
+    ] {
+        assert!(
+            train(folder.path(), &runs, method)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    let out = folder.path().join("out");
+    let audited = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+            .arg("audit")
+            .args([&runs, Path::new("--metrics"), &runs])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (arguments, part) in [(&[][..], "adapter"), (&["--best"][..], "best/adapter")] {
+        let arguments = [arguments, &["--json"]].concat();
+        let record: Value = serde_json::from_str(&audited(&arguments)).unwrap();
+        // Of every run the head that was trained as a whole, and nothing else.
+        let refused = record["refused"].as_array().unwrap();
+        let is_head = |one: &&Value| {
+            let name = one["name"].as_str().unwrap();
+            one["class"] == "no_adapter" && name.contains("classifier")
+        };
+        assert_eq!(refused.iter().filter(is_head).count(), refused.len());
+        assert_eq!(refused.len(), 2 * 6);
+        let joined = record["link"]["join"]["adapters"].as_array().unwrap();
+        assert_eq!(joined.len(), 6);
+        for adapter in joined {
+            let path = Path::new(adapter["path"].as_str().unwrap());
+            let (name, below) = adapter["key"]
+                .as_str()
+                .map(|key| (key.trim_end_matches("/best"), part))
+                .unwrap();
+            assert_eq!(path, runs.join(name).join(below));
+            let summary = fs::read_to_string(runs.join(name).join("run.json")).unwrap();
+            let summary: Value = serde_json::from_str(&summary).unwrap();
+            let epoch = match part {
+                "adapter" => 2,
+                _ => summary["best"][0].as_u64().unwrap() as usize,
+            };
+            let epochs = Table::read_parquet(&runs.join(name).join("epochs.parquet")).unwrap();
+            for column in ["train_loss", "validation_loss", "validation_accuracy"] {
+                let expected = epochs.numbers(column).unwrap()[epoch - 1];
+                assert_eq!(adapter["metrics"][column], expected, "{name}: {column}");
+            }
+            let gap = adapter["metrics"]["gap_loss"].as_f64().unwrap();
+            let loss = |column: &str| epochs.numbers(column).unwrap()[epoch - 1];
+            assert_eq!(gap, loss("validation_loss") - loss("train_loss"));
+        }
+        // Seeds of one setting belong together.
+        let mut settings: Vec<&str> = joined
+            .iter()
+            .map(|adapter| adapter["configuration"].as_str().unwrap())
+            .collect();
+        settings.sort_unstable();
+        settings.dedup();
+        assert_eq!(settings, ["text, LoRA (R = 4)", "text, RM-LoRA (R = 4)"]);
+    }
+    let text = audited(&["--out", out.to_str().unwrap()]);
+    assert!(
+        text.contains("Runs without an audited adapter: text-full-s0."),
+        "{text}"
+    );
+    assert!(!text.contains("refused "), "{text}");
+    assert!(
+        text.lines().all(|line| line.matches("best/").count() <= 1),
+        "{text}"
+    );
+    assert!(out.join("link.csv").is_file());
+}
+
+/// Heads and fine-tuning runs in one folder: accuracies are per cent, held-out data is a test.
+#[test]
+fn heads_and_fine_tuning_runs_are_joined_together() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let runs = folder.path().join("runs");
+    let methods = ["--method", "lora", "--seeds", "0,1"];
+    assert!(
+        train(folder.path(), &runs, &methods)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let heads = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+        .args([
+            "train", "--quiet", "--method", "lora", "--rank", "4", "--seeds", "0,1",
+        ])
+        .args(["--set", "schedule.epochs=2", "--out"])
+        .arg(&runs)
+        .output()
+        .unwrap();
+    assert!(heads.status.success(), "{heads:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_rankwise"))
+        .args(["audit", "--json", "--metrics"])
+        .args([&runs, &runs])
+        .output()
+        .unwrap();
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let joined = record["link"]["join"]["adapters"].as_array().unwrap();
+    assert_eq!(joined.len(), 4);
+    for adapter in joined {
+        let run = runs.join(adapter["key"].as_str().unwrap());
+        let (table, column, factor) = match run.join("metrics.parquet").is_file() {
+            true => ("metrics.parquet", "test_accuracy", 1.0),
+            false => ("epochs.parquet", "validation_accuracy", 100.0),
+        };
+        let table = Table::read_parquet(&run.join(table)).unwrap();
+        let expected = factor * table.numbers(column).unwrap()[1];
+        assert_eq!(adapter["metrics"]["test_accuracy"], expected);
+        assert!(adapter["metrics"]["gap_loss"].is_f64());
+    }
+    let notes = record["link"]["join"]["notes"].to_string();
+    assert!(
+        notes.contains("Heads and fine-tuning runs stand together"),
+        "{notes}"
+    );
+}
+
 #[test]
 fn what_has_no_rank_is_one_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -47,8 +47,9 @@ mod writer;
 
 pub use adapter::{TrainedAdapter, TrainedModule, TrainedTensor, vera_projections};
 pub use audit::{
-    AdapterAudit, Audit, AuditOptions, Distribution, Finding, FindingKind, Group, Kind, Method,
-    ModuleAudit, QUANTITIES, Quantity, Refused, Spectrum, Summary, audit, audit_each, role,
+    AdapterAudit, Audit, AuditOptions, Distribution, Epoch, Finding, FindingKind, Group, Kind,
+    Method, ModuleAudit, PassedOver, QUANTITIES, Quantity, RefusalClass, Refused, RunPart,
+    Severity, Spectrum, Summary, audit, audit_each, role,
 };
 pub use checkpoint::Checkpoint;
 pub use classes::{Outputs, named_classes};

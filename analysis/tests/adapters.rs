@@ -157,7 +157,20 @@ fn the_machine_readable_form_is_the_agreed_one() {
         json!(5_f64.sqrt())
     );
     assert_eq!(adapter["summary"]["parameters"], json!(10));
+    // Below τ one direction counts for nothing.
+    assert_eq!(
+        adapter["findings"],
+        json!([{
+            "kind": "dead_direction",
+            "severity": "suspicious",
+            "module": "q",
+            "message": "1 of 2 directions are dead",
+            "values": { "dead": 1.0, "rank_budget": 2.0 },
+        }])
+    );
+    assert_eq!(adapter["summary"]["severity"], "suspicious");
     assert_eq!(found["refused"], json!([]));
+    assert_eq!(found["passed_over"], json!([]));
 }
 
 #[test]

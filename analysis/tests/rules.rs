@@ -124,7 +124,17 @@ fn rules_in_closed_form() {
         // Functions within functions: q of layer 0 is above the mean 7/3, v below half of it.
         ("count(effective_rank > mean(effective_rank)) == 1", true),
         ("any(effective_rank < mean(effective_rank) / 2)", true),
-        ("adapters == 1 and refused == 0", true),
+        // A zero update is wrong; one of four directions holding 99 % of the energy is a note.
+        ("wrong", true),
+        ("count(wrong) == 1 and count(note) > 1", true),
+        ("wrong and name ~ \"q_proj\"", false),
+        ("wrong and not zero_update", false),
+        (
+            "count(suspicious) >= count(wrong) and count(note) >= count(suspicious)",
+            true,
+        ),
+        ("share(note) <= 1 and not all(note)", true),
+        ("adapters == 1 and refused == 0 and not_adapters == 0", true),
         ("refused > 0", false),
         ("findings > 0", true),
     ] {
@@ -164,6 +174,12 @@ fn violations_say_where_and_by_how_much() {
         [("count(zero_update)".to_owned(), Some(1.0))]
     );
     assert_eq!(counted[0].modules[0].name, "layers.1.v_proj");
+    // A severity is told with what was found.
+    let text = check("wrong", &audit)[0].to_string();
+    assert_eq!(
+        text,
+        format!("rule \"wrong\" fails in {path}; in layers.1.v_proj (zero_update)")
+    );
     // The reason for a refusal of everything is of the audit, not of an adapter.
     let nothing = Audit {
         adapters: Vec::new(),
@@ -358,6 +374,7 @@ fn rules() -> impl Strategy<Value = String> {
         Just("layer".to_owned()),
         Just("findings".to_owned()),
         Just("refused".to_owned()),
+        Just("not_adapters".to_owned()),
         (0.0..1e20_f64).prop_map(|value| format!("{value:?}")),
         (0_u32..100).prop_map(|value| value.to_string()),
     ];
@@ -375,6 +392,7 @@ fn rules() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         comparison.prop_map(|(x, op, y)| format!("{x} {op} {y}")),
         Just("zero_update".to_owned()),
+        Just("suspicious".to_owned()),
         "[ -~]{0,6}".prop_map(|text| {
             format!(
                 "name ~ \"{}\"",

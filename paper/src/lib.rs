@@ -15,28 +15,29 @@ mod recipe;
 mod records;
 mod report;
 mod reproduce;
+mod run_metrics;
 mod style;
 mod tables;
 mod theory;
 mod tuning;
+mod wrap;
 
 pub use audit::{
-    audit_cells, audit_page, audit_summary_cells, audit_table, audit_text, findings_table,
-    overview_cells, overview_text, pair_page, refused_table,
+    Block, audit_cells, audit_page, audit_screen, audit_summary_cells, audit_table, findings_table,
+    left_out, overview_cells, pair_page, refusal_lines, refused_table,
 };
 pub use compare::{Comparison, Difference, Row, compare};
 pub use compare_adapters::{
     ComparisonReport, LikenessMatrix, PAIR_LEGEND, comparison_findings, comparison_labels,
-    comparison_section, course_cells, course_chart, grid_table, intruder_cells, layer_chart,
-    likeness_cells, likeness_maps, likeness_table, list_cells, pair_module_cells, pairs_table,
-    similarity_maps, updates_table,
+    comparison_page, comparison_section, course_cells, course_chart, grid_table, intruder_cells,
+    layer_chart, likeness_cells, likeness_maps, likeness_table, list_cells, pair_module_cells,
+    pairs_table, similarity_maps, updates_table,
 };
 pub use drawing::{bound_chart, figure1, rank_scatter, ratio_chart};
 pub use findings::{link_findings, theory_findings, training_findings};
 pub use link::{Link, RANK_MEASURES, link};
 pub use metrics::{
     AdapterRanks, Aggregate, Join, Joined, MetricColumns, Outcome, adapter_ranks, join,
-    metrics_from_runs,
 };
 pub use page::PageHead;
 pub use pair::{pair_cells, pair_chart, pair_findings, pair_table};
@@ -47,6 +48,7 @@ pub use rank_link::{
 pub use recipe::{Recipe, RunResult, run_name, train_all};
 pub use records::{Configuration, Run, Spread, by_configuration};
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
+pub use run_metrics::join_runs;
 pub use tables::{
     Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells,
     text_columns, text_table, theory_cells, theory_summary_cells, violates_a_proved_bound,
@@ -62,3 +64,4 @@ pub use tuning::{
     tuning_modules, tuning_page, tuning_rank_cells, tuning_ranks, tuning_summary_cells,
     tuning_summary_table, tuning_table,
 };
+pub use wrap::{terminal_width, wrapped};

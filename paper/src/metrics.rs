@@ -1,16 +1,14 @@
 //! Adapters' rank measures joined with a table of their train and test metrics.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rankwise_analysis::{AdapterAudit, Distribution};
-use rankwise_data::{Column, ColumnKind, Table};
+use rankwise_data::{ColumnKind, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::link::RANK_MEASURES;
 use crate::matching::matches;
-use crate::records::Run;
 
 /// Columns that may name the adapter, the first that is there.
 const KEYS: [&str; 3] = ["adapter", "path", "name"];
@@ -96,52 +94,6 @@ pub fn adapter_ranks(audits: &[AdapterAudit], aggregate: Aggregate) -> Vec<Adapt
             }
         })
         .collect()
-}
-
-/// Our own runs below `folder`: their measures and their metrics at the last epoch, with method and
-/// R as the configuration.
-///
-/// # Errors
-/// If there is no finished run, or one cannot be read.
-pub fn metrics_from_runs(folder: &Path) -> Result<(Vec<AdapterRanks>, Table)> {
-    const METRICS: [&str; 4] = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"];
-    let runs = Run::read_all(folder)?;
-    let mut ranks = Vec::new();
-    for run in &runs {
-        let mut measures = BTreeMap::new();
-        for name in RANK_MEASURES
-            .iter()
-            .chain(&["frobenius_norm", "spectral_norm"])
-        {
-            let value = run.last(name)?;
-            if !value.is_nan() {
-                measures.insert((*name).to_owned(), value);
-            }
-        }
-        ranks.push(AdapterRanks {
-            path: run.name.clone(),
-            rank_budget: run.configuration.rank.map(|rank| rank as f64),
-            measures,
-        });
-    }
-    let text = |value: fn(&Run) -> String| -> Column { runs.iter().map(value).collect() };
-    let mut columns = vec![
-        ("adapter", text(|run| run.name.clone())),
-        ("configuration", text(|run| run.configuration.to_string())),
-        ("method", text(|run| run.configuration.method.to_string())),
-        (
-            "seed",
-            runs.iter().map(|run| run.config.seed as usize).collect(),
-        ),
-    ];
-    for metric in METRICS {
-        let values = runs.iter().map(|run| run.last(metric));
-        columns.push((
-            metric,
-            values.collect::<Result<Vec<_>>>()?.into_iter().collect(),
-        ));
-    }
-    Ok((ranks, Table::new(columns)?))
 }
 
 /// Which columns of the metrics mean what; `None` finds them by their names.
@@ -403,6 +355,8 @@ fn outcomes(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn ranks(paths: &[&str]) -> Vec<AdapterRanks> {

@@ -5,23 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::ValueHint;
-use rankwise_analysis::{Audit, AuditOptions, Rule, Side, TauRule, Violation, audit_each};
+use rankwise_analysis::{Audit, AuditOptions, Epoch, Rule, Side, TauRule, Violation, audit_each};
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
-    Aggregate, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_table,
-    audit_text, findings_table, join, link_sentences, metrics_from_runs, overview_text, rank_link,
-    rank_link_cells, rank_link_chart, rank_link_table, refused_table, text_table, write_figure,
+    Aggregate, Block, MetricColumns, PageHead, RankLink, adapter_ranks, audit_page, audit_screen,
+    audit_table, findings_table, join, join_runs, left_out, link_sentences, rank_link,
+    rank_link_cells, rank_link_chart, rank_link_table, refusal_lines, refused_table, text_table,
+    write_figure,
 };
 use serde::Serialize;
 
 use super::Outcome;
-use super::output::{keep, print_json};
+use super::output::{keep, print_json, tell};
 use crate::cli::{Common, named};
 use crate::progress;
 use crate::stdout::outln;
-
-/// Adapters of which the modules are printed; of more, one line each.
-const PRINTED: usize = 3;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -42,14 +40,18 @@ pub struct Options {
     /// OLoRA and others).
     #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath, conflicts_with = "tuned")]
     initial: Option<PathBuf>,
+    /// Of runs of `train --model` the adapter of the best epoch (best/adapter), not of the last one.
+    #[arg(long, conflicts_with = "tuned")]
+    best: bool,
     /// The threshold of the numerical rank: NUMBER, NUMBER*sigma_1 or max(m,n)*eps(TYPE)*sigma_1.
     #[arg(long, value_name = "RULE", conflicts_with = "tuned")]
     tau: Option<TauRule>,
     /// The side of the orthogonality loss.
     #[arg(long, default_value = "rows", value_parser = named::<Side>(&["rows", "columns"]), value_name = "SIDE")]
     side: Side,
-    /// Exit with 3 if an adapter breaks the rule, such as 'effective_rank < 2', 'non_finite' or
-    /// 'refused > 0'; may be repeated. The language is described under `rankwise audit --help`.
+    /// Exit with 3 if an adapter breaks the rule, such as wrong, suspicious (a finding of this
+    /// severity or a worse one), 'effective_rank < 2' or 'refused > 0'; may be repeated. The language
+    /// is described under `rankwise audit --help`.
     #[arg(long, value_name = "RULE", conflicts_with = "tuned")]
     fail_on: Vec<Rule>,
     #[command(flatten)]
@@ -145,11 +147,11 @@ pub fn run(options: &Options, common: &Common) -> Result<Outcome> {
     }
     if audit.adapters.is_empty() {
         if common.quiet || common.json {
-            for refused in &audit.refused {
-                eprintln!("refused {}", refused.reason);
+            for line in refusal_lines(&audit.refused) {
+                eprintln!("{line}");
             }
         }
-        bail!("nothing could be audited: {} refused", audit.refused.len());
+        bail!("nothing could be audited: {}", left_out(&audit));
     }
     Ok(Outcome::Done)
 }
@@ -160,6 +162,10 @@ fn audited(options: &Options, common: &Common) -> Result<Audit> {
         side: options.side,
         base: options.base.clone(),
         initial: options.initial.clone(),
+        epoch: match options.best {
+            true => Epoch::Best,
+            false => Epoch::Last,
+        },
     };
     let bar = progress::bar(0, "files", common.quiet);
     bar.set_message("auditing");
@@ -172,11 +178,6 @@ fn audited(options: &Options, common: &Common) -> Result<Audit> {
 }
 
 fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) -> Result<RankLink> {
-    let table = if file.is_dir() {
-        metrics_from_runs(file)?.1
-    } else {
-        super::read_table::read(file)?
-    };
     let columns = MetricColumns {
         key: options.key.clone(),
         metrics: options.outcomes.clone(),
@@ -184,31 +185,33 @@ fn linked(audit: &Audit, file: &Path, options: &LinkOptions, common: &Common) ->
         covariates: options.covariates.clone(),
     };
     let ranks = adapter_ranks(&audit.adapters, options.aggregate);
-    let joined = join(&ranks, &table, &columns)
-        .with_context(|| format!("{}: not joined with the adapters", file.display()))?;
+    let joined = match file.is_dir() {
+        true => join_runs(&ranks, file, &columns),
+        false => join(&ranks, &super::read_table::read(file)?, &columns),
+    };
+    let joined =
+        joined.with_context(|| format!("{}: not joined with the adapters", file.display()))?;
     rank_link(joined, common.seed.unwrap_or(0))
 }
 
 fn print(audit: &Audit, link: Option<&RankLink>) {
-    if audit.adapters.len() > PRINTED {
-        outln!("{}\n", overview_text(audit));
-    } else {
-        for adapter in &audit.adapters {
-            outln!("{}", audit_text(adapter));
+    let mut is_after_table = false;
+    for block in audit_screen(audit) {
+        match &block {
+            Block::Table(table) => outln!("\n{table}"),
+            Block::Sentence(sentence) => {
+                if is_after_table {
+                    outln!();
+                }
+                tell(sentence);
+            }
         }
-    }
-    for refused in &audit.refused {
-        outln!(
-            "refused {} in {}: {}",
-            refused.name,
-            refused.path,
-            refused.reason
-        );
+        is_after_table = matches!(block, Block::Table(_));
     }
     if let Some(link) = link {
         outln!("\n{}\n", text_table(&rank_link_cells(link)));
         for sentence in link_sentences(link) {
-            outln!("- {sentence}");
+            tell(&format!("- {sentence}"));
         }
     }
 }

@@ -7,7 +7,7 @@ use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{pair_cells, pair_chart, pair_findings, pair_page, pair_table, write_figure};
 
 use super::Outcome;
-use super::output::show;
+use super::output::{show, tell};
 use crate::cli::Common;
 use crate::progress;
 use crate::stdout::outln;
@@ -46,7 +46,7 @@ pub fn run(
     if !common.json && !common.quiet {
         outln!();
         for finding in pair_findings(&audit) {
-            outln!("- {finding}");
+            tell(&format!("- {finding}"));
         }
     }
     Ok(Outcome::Done)

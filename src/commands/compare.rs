@@ -8,13 +8,14 @@ use rankwise_analysis::{
 };
 use rankwise_data::{create_folder, write_atomic};
 use rankwise_paper::{
-    ComparisonReport, PAIR_LEGEND, comparison_section, course_cells, course_chart, grid_table,
-    intruder_cells, layer_chart, likeness_cells, likeness_maps, likeness_table, list_cells,
-    pair_module_cells, pairs_table, similarity_maps, text_table, updates_table, write_figure,
+    ComparisonReport, PAIR_LEGEND, comparison_page, comparison_section, course_cells, course_chart,
+    grid_table, intruder_cells, layer_chart, likeness_cells, likeness_maps, likeness_table,
+    list_cells, pair_module_cells, pairs_table, refusal_lines, similarity_maps, text_table,
+    updates_table, write_figure,
 };
 
 use super::Outcome;
-use super::output::keep;
+use super::output::{keep, tell};
 use crate::cli::Common;
 use crate::progress;
 use crate::stdout::outln;
@@ -148,8 +149,12 @@ fn write(comparison: &Comparison, over_time: bool, out: &Path) -> Result<()> {
         shown.push((caption, figure));
     }
     let section = comparison_section(comparison, over_time, &shown);
-    Ok(write_atomic(&out.join("section.html"), |file| {
+    write_atomic(&out.join("section.html"), |file| {
         file.write_all(section.as_bytes())
+    })?;
+    let page = comparison_page(comparison, over_time, &shown, &super::audit::head())?;
+    Ok(write_atomic(&out.join("compare.html"), |file| {
+        file.write_all(page.as_bytes())
     })?)
 }
 
@@ -200,17 +205,12 @@ fn print(report: &ComparisonReport<'_>, over_time: bool) {
         );
     }
     for finding in &report.findings {
-        outln!("- {finding}");
+        tell(&format!("- {finding}"));
     }
     for note in &comparison.notes {
-        outln!("- Note: {note}.");
+        tell(&format!("- Note: {note}."));
     }
-    for refused in &comparison.refused {
-        outln!(
-            "refused {} in {}: {}",
-            refused.name,
-            refused.path,
-            refused.reason
-        );
+    for line in refusal_lines(&comparison.refused) {
+        tell(&line);
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use anyhow::Result;
 use rankwise_data::{create_folder, write_atomic, written_files};
-use rankwise_paper::{Cells, text_table};
+use rankwise_paper::{Cells, terminal_width, text_table, wrapped};
 use serde::Serialize;
 
 use crate::cli::Common;
@@ -83,4 +83,12 @@ pub fn written(out: &Path) -> Vec<String> {
         lines.push(format!("nothing new was written to {}", out.display()));
     }
     lines
+}
+
+/// Prints a sentence: wrapped to the width of a terminal, in one line elsewhere.
+pub fn tell(sentence: &str) {
+    match terminal_width() {
+        Some(width) => outln!("{}", wrapped(sentence, width)),
+        None => outln!("{sentence}"),
+    }
 }

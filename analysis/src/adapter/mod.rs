@@ -49,7 +49,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 use safetensors::Dtype;
 
-use crate::audit::{Finding, FindingKind, adapter_file, natural_order};
+use crate::audit::{Finding, FindingKind, RefusalClass, adapter_file, natural_order};
 use crate::container::{Container, TensorInfo};
 use crate::product::{Directions, directions, stored_directions};
 use crate::update::Update;
@@ -110,9 +110,19 @@ pub(crate) struct Contents {
     pub refused: Vec<(String, String)>,
     /// Tensors that are the base model's own.
     pub copies: Copies,
+    /// Those among them that are no part of an update, but tensors that were trained as a whole.
+    whole: BTreeSet<String>,
 }
 
 impl Contents {
+    /// Whether what is refused under this name is a part of an update.
+    pub fn class_of(&self, refused: &str) -> RefusalClass {
+        match self.whole.contains(refused) {
+            true => RefusalClass::NoAdapter,
+            false => RefusalClass::NotAudited,
+        }
+    }
+
     /// The module of that name, by the order of the names.
     fn module(&self, name: &str) -> Option<&Module> {
         let is_before = |module: &Module| natural_order(&module.name, name) == Ordering::Less;
@@ -654,6 +664,7 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, copies: &Copies, file: 
                 }
                 _ => "a bias: a vector, which has no rank",
             };
+            contents.whole.insert(names.shown(&format!("{raw}.bias")));
             contents
                 .refused
                 .push((format!("{raw}.bias"), reason.to_owned()));
@@ -689,7 +700,10 @@ fn assembled(sorted: &Sorted<'_>, context: &Context<'_>, copies: &Copies, file: 
         }
         match of_weight::whole(path, name, context) {
             Ok(module) => contents.modules.push(module),
-            Err(reason) => contents.refused.push((name.to_owned(), reason)),
+            Err(reason) => {
+                contents.whole.insert(names.shown(name));
+                contents.refused.push((name.to_owned(), reason));
+            }
         }
     }
     contents

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rankwise_data::{HubCache, RepoId, RepoKind};
 
-use super::natural_order;
+use super::record::{PassedOver, RunPart};
+use super::{Epoch, natural_order};
 use crate::Error;
 
 /// Endings of files that may hold weights.
@@ -24,6 +25,28 @@ const MAIN: [&str; 5] = [
     "adapter_model.bin",
     "adapter_model.bin.index.json",
 ];
+
+/// Files that a trainer and a tokenizer keep beside weights, by the beginnings of their names.
+const NO_WEIGHTS: [&str; 12] = [
+    "optimizer",
+    "optim_states",
+    "scheduler",
+    "scaler",
+    "rng_state",
+    "random_states",
+    "training_args",
+    "trainer_state",
+    "tokenizer",
+    "vocab",
+    "spiece",
+    "sentencepiece",
+];
+
+/// What `rankwise train` writes beside its `config.toml`, some of it from the first epoch on.
+const RUN_FILES: [&str; 4] = ["run.json", "epochs.parquet", "metrics.parquet", RUN_STATE];
+
+/// The state of a run that is not finished.
+const RUN_STATE: &str = "checkpoint.safetensors";
 
 /// Deeper folders are not looked into; no layout of runs or checkpoints comes near.
 const DEEPEST: usize = 32;
@@ -52,31 +75,52 @@ impl Candidate {
     }
 }
 
-/// The candidates at or below `path`, in natural order.
+/// What is found at a path.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// In natural order.
+    pub candidates: Vec<Candidate>,
+    /// The rest of what runs of `rankwise train` keep.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// The candidates at or below `path`.
 ///
 /// Of a folder with `adapter_config.json` only the files that PEFT or mlx-lm name so are the
-/// adapter's, not the optimiser's state beside them. In other folders every weight file counts.
-/// Links to folders are not followed.
-pub(crate) fn candidates(path: &Path) -> Result<Vec<Candidate>, Error> {
+/// adapter's, not the optimiser's state beside them. Of a run of `rankwise train` only the adapter is
+/// one, after the epoch that is asked for where there is a choice. In other folders every weight file
+/// counts. Links to folders are not followed.
+pub(crate) fn candidates(path: &Path, epoch: Epoch) -> Result<Found, Error> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) => match elsewhere(path)? {
+        Err(error) => match elsewhere(path, epoch)? {
             Some(found) => return Ok(found),
             None => return Err(Error::io(path, "open")(error)),
         },
     };
     if !metadata.is_dir() {
         let (file, path) = (path.to_path_buf(), path.to_path_buf());
-        let passed_over = Vec::new();
-        return Ok(vec![Candidate {
-            file,
-            path,
-            passed_over,
-        }]);
+        return Ok(Found {
+            candidates: vec![Candidate {
+                file,
+                path,
+                passed_over: Vec::new(),
+            }],
+            passed_over: Vec::new(),
+        });
     }
-    let mut found = Vec::new();
-    walk(path, 0, &mut found)?;
+    let mut found = Found::default();
+    walk(path, 0, epoch, &mut found)?;
     Ok(found)
+}
+
+/// Whether a file that could not be read is no adapter by its name: a trainer's state, a tokenizer.
+pub(crate) fn holds_no_weights(file: &Path) -> bool {
+    let name = name(file);
+    // `tok512.bin` is llama2.c's name of a tokenizer.
+    let is_numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    NO_WEIGHTS.iter().any(|own| name.starts_with(own))
+        || name.strip_prefix("tok").is_some_and(is_numbered)
 }
 
 /// The file of the one adapter at `path`; those in folders below it count only if there is none.
@@ -92,7 +136,7 @@ pub(crate) fn adapter_file(path: &Path) -> Result<PathBuf, Error> {
 /// # Errors
 /// As [`adapter_file`].
 pub(crate) fn one_adapter(path: &Path) -> Result<Candidate, Error> {
-    let mut found = candidates(path)?;
+    let mut found = candidates(path, Epoch::Last)?.candidates;
     if found.iter().any(|one| one.file.parent() == Some(path)) {
         found.retain(|one| one.file.parent() == Some(path));
     }
@@ -107,7 +151,7 @@ pub(crate) fn one_adapter(path: &Path) -> Result<Candidate, Error> {
 }
 
 /// What a name that is no path stands for.
-fn elsewhere(path: &Path) -> Result<Option<Vec<Candidate>>, Error> {
+fn elsewhere(path: &Path, epoch: Epoch) -> Result<Option<Found>, Error> {
     let Some(text) = path.to_str() else {
         return Ok(None);
     };
@@ -122,17 +166,31 @@ fn elsewhere(path: &Path) -> Result<Option<Vec<Candidate>>, Error> {
         }
         // A pattern that matches a folder and what is in it names its files twice.
         let mut seen = BTreeSet::new();
-        let mut found = Vec::new();
+        let mut found = Found::default();
         for path in paths
             .iter()
             .filter(|path| path.is_dir() || is_weights(path))
         {
-            let new = candidates(path)?;
-            found.extend(new.into_iter().filter(|c| seen.insert(c.file.clone())));
+            let new = candidates(path, epoch)?;
+            let candidates = new.candidates.into_iter();
+            found
+                .candidates
+                .extend(candidates.filter(|c| seen.insert(c.file.clone())));
+            found.passed_over.extend(new.passed_over);
         }
+        let is_taken = |part: &PassedOver| {
+            let is_below = |c: &Candidate| c.file.starts_with(&part.path);
+            found.candidates.iter().any(is_below)
+        };
+        found.passed_over = {
+            let all = std::mem::take(&mut found.passed_over);
+            all.into_iter().filter(|part| !is_taken(part)).collect()
+        };
         return Ok(Some(found));
     }
-    cached(text)?.map(|folder| candidates(&folder)).transpose()
+    cached(text)?
+        .map(|folder| candidates(&folder, epoch))
+        .transpose()
 }
 
 /// The folder of a model in the local cache of the Hub; `None` if the text is no id, or of a model
@@ -168,7 +226,7 @@ fn is_weights(file: &Path) -> bool {
     ending.is_some_and(|e| WEIGHTS.contains(&e.as_str())) || name(file).ends_with(INDEX_ENDING)
 }
 
-fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), Error> {
+fn walk(folder: &Path, depth: usize, epoch: Epoch, found: &mut Found) -> Result<(), Error> {
     let io = |source| Error::io(folder, "list")(source);
     let (mut files, mut folders) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(io)? {
@@ -184,13 +242,48 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Candidate>) -> Result<(), E
         |x: &PathBuf, y: &PathBuf| natural_order(&x.to_string_lossy(), &y.to_string_lossy());
     files.sort_by(order);
     folders.sort_by(order);
-    found.extend(of_folder(folder, files));
+    let has = |wanted: &str| files.iter().any(|file| name(file) == wanted);
+    if has("config.toml") && RUN_FILES.into_iter().any(has) {
+        for (path, what) in rest_of_run(folder, epoch) {
+            files.retain(|file| *file != path);
+            folders.retain(|folder| *folder != path);
+            let path = path.display().to_string();
+            found.passed_over.push(PassedOver { path, what });
+        }
+    }
+    found.candidates.extend(of_folder(folder, files));
     if depth < DEEPEST {
         for folder in folders {
-            walk(&folder, depth + 1, found)?;
+            walk(&folder, depth + 1, epoch, found)?;
         }
     }
     Ok(())
+}
+
+/// What a run's folder has beside the adapter that is asked for.
+fn rest_of_run(folder: &Path, epoch: Epoch) -> Vec<(PathBuf, RunPart)> {
+    let is_there = |part: &str| folder.join(part).exists();
+    let (last, best) = (is_there("adapter"), is_there("best/adapter"));
+    let other = match epoch {
+        Epoch::Last if last => Some("best"),
+        Epoch::Best if best => Some("adapter"),
+        Epoch::Last | Epoch::Best | Epoch::Every => None,
+    };
+    let parts = [
+        (RUN_STATE, RunPart::State),
+        ("base", RunPart::Weights),
+        ("tuned", RunPart::Weights),
+    ];
+    let mut rest: Vec<(&str, RunPart)> = parts.to_vec();
+    match other {
+        Some("best") if !best => rest.push(("best", RunPart::Weights)),
+        Some(other) => rest.push((other, RunPart::OtherEpoch)),
+        None if !best => rest.push(("best", RunPart::Weights)),
+        None => {}
+    }
+    rest.retain(|(part, _)| is_there(part));
+    let whole = |(part, what): (&str, RunPart)| (folder.join(part), what);
+    rest.into_iter().map(whole).collect()
 }
 
 /// The candidates among the files of one folder.

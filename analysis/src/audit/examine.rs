@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::discovery::Candidate;
 use super::finding::{Finding, FindingKind};
-use super::record::{AdapterAudit, Audit, Method, ModuleAudit, Refused, Spectrum, Summary};
+use super::record::{AdapterAudit, Method, ModuleAudit, RefusalClass, Refused, Spectrum, Summary};
 use super::{AuditOptions, first_number};
 use crate::adapter::{Adapter, Beside, Module, Remark};
 use crate::product::Directions;
@@ -14,12 +14,18 @@ use crate::{Error, TauRule, measures, orthogonality};
 /// the spacing of bfloat16's numbers at 0.01, an ordinary size of a weight.
 const TINY: f64 = 1.0 / 32_768.0;
 
+/// What one file holds: an adapter, unless all of it was refused.
+pub(super) struct Examined {
+    pub adapter: Option<AdapterAudit>,
+    pub refused: Vec<Refused>,
+}
+
 /// The audit of one file; `None` if it is no adapter.
 pub(super) fn file(
     candidate: &Candidate,
     beside: &Beside,
     options: &AuditOptions,
-) -> Result<Option<Audit>, Error> {
+) -> Result<Option<Examined>, Error> {
     let Some(adapter) = Adapter::open(&candidate.file, beside)? else {
         return Ok(None);
     };
@@ -27,7 +33,10 @@ pub(super) fn file(
     let mut refused: Vec<_> = contents
         .refused
         .iter()
-        .map(|(name, reason)| refusal(&candidate.file, name, reason.clone()))
+        .map(|(name, reason)| {
+            let class = contents.class_of(name);
+            refusal(&candidate.file, name, reason.clone(), class)
+        })
         .collect();
     let results: Vec<_> = contents
         .modules
@@ -45,31 +54,42 @@ pub(super) fn file(
     for (module, result) in contents.modules.iter().zip(results) {
         match result {
             Ok((module, new)) => {
-                findings.extend(new);
+                findings.extend(new.into_iter().map(|finding| pruned(finding, &module)));
                 modules.push(module);
             }
-            Err(error) => refused.push(refusal(&candidate.file, &module.name, error.to_string())),
+            Err(error) => {
+                let class = RefusalClass::NotAudited;
+                let reason = error.to_string();
+                refused.push(refusal(&candidate.file, &module.name, reason, class));
+            }
         }
     }
-    let mut adapters = Vec::new();
-    if !modules.is_empty() {
-        adapters.push(AdapterAudit {
-            path: candidate.path.display().to_string(),
-            format: adapter.format.name(),
-            base_model: adapter.base_model.clone(),
-            summary: Summary::new(&modules),
-            modules,
-            findings,
-        });
-    }
-    Ok(Some(Audit { adapters, refused }))
+    let adapter = (!modules.is_empty()).then(|| AdapterAudit {
+        path: candidate.path.display().to_string(),
+        format: adapter.format.name(),
+        base_model: adapter.base_model.clone(),
+        summary: Summary::new(&modules),
+        modules,
+        findings,
+    });
+    Ok(Some(Examined { adapter, refused }))
 }
 
-fn refusal(file: &Path, name: &str, reason: String) -> Refused {
+/// A zero update is nothing that training missed where no direction is left to train.
+fn pruned(finding: Finding, module: &ModuleAudit) -> Finding {
+    if finding.kind != FindingKind::ZeroUpdate || module.rank_budget > 0 {
+        return finding;
+    }
+    let message = "no direction is left (R = 0): the update is zero";
+    Finding::of_module(FindingKind::PrunedModule, &module.name, message)
+}
+
+fn refusal(file: &Path, name: &str, reason: String, class: RefusalClass) -> Refused {
     Refused {
         path: file.display().to_string(),
         name: name.to_owned(),
         reason,
+        class,
     }
 }
 

@@ -22,10 +22,11 @@ use rayon::prelude::*;
 use crate::adapter::Beside;
 use crate::{Error, Side, TauRule};
 pub(crate) use discovery::{Candidate, adapter_file, candidates, one_adapter};
-pub use finding::{Finding, FindingKind};
+pub use finding::{Finding, FindingKind, Severity};
 pub use quantity::{QUANTITIES, Quantity};
 pub use record::{
-    AdapterAudit, Audit, Distribution, Group, Kind, Method, ModuleAudit, Refused, Spectrum, Summary,
+    AdapterAudit, Audit, Distribution, Group, Kind, Method, ModuleAudit, PassedOver, RefusalClass,
+    Refused, RunPart, Spectrum, Summary,
 };
 pub use role::role;
 pub(crate) use summary::quantile;
@@ -45,6 +46,20 @@ pub struct AuditOptions {
     /// The adapter as it was before training, where its initialisation changed the base (PiSSA and
     /// its kin): it is taken away from the trained one.
     pub initial: Option<PathBuf>,
+    /// Which adapter of a fine-tuning run is audited.
+    pub epoch: Epoch,
+}
+
+/// Which adapter of a run of `rankwise train --model` is meant; one that is named itself always is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Epoch {
+    /// The last epoch's, `adapter/`; of a run that is not finished the best one's.
+    #[default]
+    Last,
+    /// The best epoch's, `best/adapter/`; the last one's where there is no other.
+    Best,
+    /// Both.
+    Every,
 }
 
 impl Default for AuditOptions {
@@ -54,6 +69,7 @@ impl Default for AuditOptions {
             side: Side::Rows,
             base: None,
             initial: None,
+            epoch: Epoch::default(),
         }
     }
 }
@@ -82,18 +98,17 @@ pub fn audit_each<P: AsRef<Path>>(
     options: &AuditOptions,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Audit, Error> {
-    let mut audit = Audit {
-        adapters: Vec::new(),
-        refused: Vec::new(),
-    };
+    let mut audit = Audit::default();
     let mut candidates = Vec::new();
     for path in paths.iter().map(AsRef::as_ref) {
-        let found = discovery::candidates(path)?;
-        if found.is_empty() {
+        let found = discovery::candidates(path, options.epoch)?;
+        if found.candidates.is_empty() && found.passed_over.is_empty() {
             let reason = "no weight file in the folder or below it";
-            audit.refused.push(whole(path, reason));
+            let refused = whole(path, reason, RefusalClass::NoAdapter);
+            audit.refused.push(refused);
         }
-        candidates.extend(found);
+        candidates.extend(found.candidates);
+        audit.passed_over.extend(found.passed_over);
     }
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     let (total, done) = (candidates.len(), AtomicUsize::new(0));
@@ -108,24 +123,28 @@ pub fn audit_each<P: AsRef<Path>>(
     for (candidate, result) in results {
         match result {
             Ok(Some(one)) => {
-                audit.adapters.extend(one.adapters);
+                audit.adapters.extend(one.adapter);
                 audit.refused.extend(one.refused);
             }
             Ok(None) => {
                 let reason = "no adapter: no tensor is part of one (two checkpoints of a model are \
                               compared by --base and --tuned)";
-                audit.refused.push(whole(&candidate.file, reason));
+                let refused = whole(&candidate.file, reason, RefusalClass::NoAdapter);
+                audit.refused.push(refused);
             }
-            Err(error) => audit
-                .refused
-                .push(whole(&candidate.file, error.to_string())),
+            Err(error) => {
+                let class = RefusalClass::of_file(&candidate.file);
+                let refused = whole(&candidate.file, error.to_string(), class);
+                audit.refused.push(refused);
+            }
         }
     }
     Ok(audit)
 }
 
-fn whole(file: &Path, reason: impl Into<String>) -> Refused {
+fn whole(file: &Path, reason: impl Into<String>, class: RefusalClass) -> Refused {
     Refused {
+        class,
         path: file.display().to_string(),
         name: file
             .file_name()
@@ -133,6 +152,16 @@ fn whole(file: &Path, reason: impl Into<String>) -> Refused {
             .to_string_lossy()
             .into_owned(),
         reason: reason.into(),
+    }
+}
+
+impl RefusalClass {
+    /// Of a file that could not be read.
+    pub(crate) fn of_file(file: &Path) -> Self {
+        match discovery::holds_no_weights(file) {
+            true => Self::NoAdapter,
+            false => Self::NotAudited,
+        }
     }
 }
 

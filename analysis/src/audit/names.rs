@@ -5,8 +5,8 @@ use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::finding::FindingKind;
-use super::record::{Kind, Method};
+use super::finding::{FindingKind, Severity};
+use super::record::{Kind, Method, RefusalClass};
 
 macro_rules! named {
     ($list:ty) => {
@@ -31,6 +31,8 @@ macro_rules! named {
 }
 
 named!(FindingKind);
+named!(Severity);
+named!(RefusalClass);
 named!(Kind);
 named!(Method);
 

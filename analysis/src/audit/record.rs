@@ -5,16 +5,27 @@ use std::collections::BTreeMap;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use crate::{Measures, Orthogonality, Side, orthogonality};
 
-/// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […]}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The audit of a file or folder. Serialised, it is `{"adapters": […], "refused": […],
+/// "passed_over": […]}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Audit {
     /// The adapters, in the natural order of their paths.
     pub adapters: Vec<AdapterAudit>,
     /// What cannot be audited.
     pub refused: Vec<Refused>,
+    /// What runs of `rankwise train` keep beside their adapters.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Audit {
+    /// How many refusals are of this class.
+    pub fn refusals(&self, class: RefusalClass) -> usize {
+        let of_class = self.refused.iter().filter(|refused| refused.class == class);
+        of_class.count()
+    }
 }
 
 /// Something that cannot be audited, by name.
@@ -26,9 +37,44 @@ pub struct Refused {
     pub name: String,
     /// Why.
     pub reason: String,
+    /// Whether it is an adapter at all.
+    pub class: RefusalClass,
 }
 
-/// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) too.
+/// Whether what was refused is an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalClass {
+    /// An adapter or an update that could not be read or measured.
+    NotAudited,
+    /// A model's weights, a head or another tensor trained as a whole, a trainer's state, a folder
+    /// without weights.
+    NoAdapter,
+}
+
+/// A part of a run's folder that is not looked into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The file or folder.
+    pub path: String,
+    /// What it is.
+    pub what: RunPart,
+}
+
+/// What a run of `rankwise train` keeps beside its adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPart {
+    /// `adapter/` or `best/`, where the other one was taken: the same run after another epoch.
+    OtherEpoch,
+    /// `base/`, `tuned/` or `best/tuned`: a model's weights.
+    Weights,
+    /// `checkpoint.safetensors`: the state of a run that is not finished.
+    State,
+}
+
+/// One adapter. Serialised, its summary has the [groups](AdapterAudit::by_layer) and the worst
+/// finding's [severity](AdapterAudit::severity) too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterAudit {
     /// The adapter's folder, or its file if that was asked for.
@@ -58,6 +104,12 @@ impl AdapterAudit {
         Group::by(&self.modules, |module| module.layer)
     }
 
+    /// The severity of the worst finding.
+    pub fn severity(&self) -> Option<Severity> {
+        let severities = self.findings.iter().map(|finding| finding.kind.severity());
+        severities.min()
+    }
+
     /// By [role](ModuleAudit::role).
     pub fn by_role(&self) -> BTreeMap<String, Group> {
         Group::by(&self.modules, |module| Some(module.role()))
@@ -73,6 +125,7 @@ impl Serialize for AdapterAudit {
             by_kind: BTreeMap<&'static str, Group>,
             by_layer: BTreeMap<usize, Group>,
             by_role: BTreeMap<String, Group>,
+            severity: Option<Severity>,
         }
         let mut record = serializer.serialize_struct("AdapterAudit", 6)?;
         record.serialize_field("path", &self.path)?;
@@ -84,6 +137,7 @@ impl Serialize for AdapterAudit {
             by_kind: self.by_kind(),
             by_layer: self.by_layer(),
             by_role: self.by_role(),
+            severity: self.severity(),
         };
         record.serialize_field("summary", &summary)?;
         record.serialize_field("findings", &self.findings)?;

@@ -25,8 +25,8 @@ use rayon::prelude::*;
 
 use crate::adapter::{Adapter, Beside, Module};
 use crate::alignment::Alignment;
-use crate::audit::{Candidate, candidates, first_number, natural_order, role};
-use crate::{Error, Refused};
+use crate::audit::{Candidate, Epoch, candidates, first_number, natural_order, role};
+use crate::{Error, RefusalClass, Refused};
 use directions::{Directions, cosine, distance};
 pub use record::{
     Apart, ComparedAdapter, Comparison, Grid, Likeness, PairRecord, SideRecord, Similarity,
@@ -227,51 +227,65 @@ fn opened<P: AsRef<Path>>(
 ) -> Result<(Vec<Opened>, Vec<Refused>, Vec<String>), Error> {
     let (mut adapters, mut refused, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
-    for path in paths {
-        for candidate in candidates(path.as_ref())? {
-            let remark = candidate.remark();
-            let Candidate { file, path, .. } = candidate;
-            let shown = path.display().to_string();
-            let mut refuse = |name: String, reason: String| {
-                let path = shown.clone();
-                refused.push(Refused { path, name, reason });
-            };
-            let name = || {
-                file.file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned()
-            };
-            let adapter = match Adapter::open(&file, &beside) {
-                Ok(Some(adapter)) => adapter,
-                Ok(None) => {
-                    refuse(name(), "no adapter: no tensor is part of one".to_owned());
-                    continue;
-                }
-                Err(error) => {
-                    refuse(name(), error.to_string());
-                    continue;
-                }
-            };
-            for (name, reason) in &adapter.contents.refused {
-                refuse(name.clone(), reason.clone());
-            }
-            let remarks = remark
-                .into_iter()
-                .chain(adapter.contents.copies.described());
-            notes.extend(remarks.map(|remark| format!("{shown}: {remark}")));
-            if adapter.contents.modules.is_empty() {
+    let found = |epoch| -> Result<Vec<Candidate>, Error> {
+        let found = paths.iter().map(|path| candidates(path.as_ref(), epoch));
+        let found: Vec<_> = found.collect::<Result<_, _>>()?;
+        Ok(found.into_iter().flat_map(|f| f.candidates).collect())
+    };
+    // Of one run the best epoch is a checkpoint like another.
+    let candidates = match (options.over_time, found(Epoch::Last)?) {
+        (false, several) if several.len() > 1 => several,
+        _ => found(Epoch::Every)?,
+    };
+    for candidate in candidates {
+        let remark = candidate.remark();
+        let Candidate { file, path, .. } = candidate;
+        let shown = path.display().to_string();
+        let mut refuse = |name: String, reason: String, class| {
+            refused.push(Refused {
+                path: shown.clone(),
+                name,
+                reason,
+                class,
+            });
+        };
+        let name = || {
+            file.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
+        let adapter = match Adapter::open(&file, &beside) {
+            Ok(Some(adapter)) => adapter,
+            Ok(None) => {
+                let reason = "no adapter: no tensor is part of one".to_owned();
+                refuse(name(), reason, RefusalClass::NoAdapter);
                 continue;
             }
-            let record = ComparedAdapter {
-                format: adapter.format.name().to_string(),
-                base_model: adapter.base_model.clone(),
-                modules: adapter.contents.modules.len(),
-                step: None,
-                path: shown,
-            };
-            adapters.push(Opened { adapter, record });
+            Err(error) => {
+                refuse(name(), error.to_string(), RefusalClass::of_file(&file));
+                continue;
+            }
+        };
+        for (name, reason) in &adapter.contents.refused {
+            let class = adapter.contents.class_of(name);
+            refuse(name.clone(), reason.clone(), class);
         }
+        let remarks = remark
+            .into_iter()
+            .chain(adapter.contents.copies.described());
+        notes.extend(remarks.map(|remark| format!("{shown}: {remark}")));
+        if adapter.contents.modules.is_empty() {
+            continue;
+        }
+        let record = ComparedAdapter {
+            format: adapter.format.name().to_string(),
+            base_model: adapter.base_model.clone(),
+            modules: adapter.contents.modules.len(),
+            step: None,
+            path: shown,
+        };
+        adapters.push(Opened { adapter, record });
     }
     if adapters.len() < 2 {
         let path = paths.first().map_or(Path::new(""), AsRef::as_ref);

@@ -11,7 +11,7 @@ use super::expression::{
     Comparison, Condition, Field, Matching, Number, Power, Scope, Sign, Statistic, Total,
 };
 use crate::audit::quantile;
-use crate::{AdapterAudit, Audit, FindingKind, ModuleAudit, Quantity};
+use crate::{AdapterAudit, Audit, FindingKind, ModuleAudit, Quantity, RefusalClass, Severity};
 
 /// Where a rule fails, with the numbers that it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,6 +33,8 @@ pub struct FailingModule {
     pub name: String,
     /// The quantities in the condition with their values; `None` is missing.
     pub values: Vec<(&'static str, Option<f64>)>,
+    /// What was found there, and on the whole adapter, where the condition names a severity.
+    pub findings: Vec<FindingKind>,
 }
 
 /// Modules that are named by [`Violation`]'s text.
@@ -53,10 +55,11 @@ impl fmt::Display for Violation {
         for (i, module) in self.modules.iter().take(NAMED).enumerate() {
             f.write_str(if i == 0 { "; in " } else { ", " })?;
             f.write_str(&module.name)?;
+            let kinds = module.findings.iter().map(|kind| kind.name().to_owned());
             let values = module.values.iter().map(|&(name, value)| text(name, value));
-            let values: Vec<String> = values.collect();
-            if !values.is_empty() {
-                write!(f, " ({})", values.join(", "))?;
+            let reasons: Vec<String> = kinds.chain(values).collect();
+            if !reasons.is_empty() {
+                write!(f, " ({})", reasons.join(", "))?;
             }
         }
         match self.modules.len().saturating_sub(NAMED) {
@@ -96,7 +99,7 @@ fn violation(rule: &Rule, condition: &Condition, place: &Place<'_>) -> Option<Vi
     // Where there are no modules, what depends on one is missing.
     let fails = if condition.scope() == Scope::Module && !place.modules().is_empty() {
         let failing = place.where_true(&known);
-        trace.add_modules(condition, &failing);
+        trace.add_modules(condition, &failing, place);
         !failing.is_empty()
     } else {
         place.condition(&known, None) == Some(true)
@@ -125,25 +128,45 @@ impl Trace {
         }
     }
 
-    fn add_modules(&mut self, condition: &Condition, modules: &[&ModuleAudit]) {
+    fn add_modules(&mut self, condition: &Condition, modules: &[&ModuleAudit], place: &Place<'_>) {
         let mut quantities = Vec::new();
         quantities_of(condition, &mut quantities);
+        let least = least_severity(condition);
         for module in modules {
             let fresh = self.modules.len();
-            let place = *self.places.entry(module.name.clone()).or_insert(fresh);
-            if place == fresh {
+            let at = *self.places.entry(module.name.clone()).or_insert(fresh);
+            if at == fresh {
                 self.modules.push(FailingModule {
                     name: module.name.clone(),
                     values: Vec::new(),
+                    findings: Vec::new(),
                 });
             }
-            let values = &mut self.modules[place].values;
+            let FailingModule {
+                values, findings, ..
+            } = &mut self.modules[at];
+            if let Some(least) = least {
+                findings.extend(place.found(module).filter(|kind| kind.severity() <= least));
+                findings.sort_unstable();
+                findings.dedup();
+            }
             for quantity in &quantities {
                 if !values.iter().any(|(name, _)| *name == quantity.name) {
                     values.push((quantity.name, quantity.of(module)));
                 }
             }
         }
+    }
+}
+
+/// The mildest severity that is asked for, not inside functions.
+fn least_severity(condition: &Condition) -> Option<Severity> {
+    match condition {
+        Condition::Severity(severity) => Some(*severity),
+        Condition::Or(terms) | Condition::And(terms) => {
+            terms.iter().filter_map(least_severity).max()
+        }
+        _ => None,
     }
 }
 
@@ -209,6 +232,12 @@ impl<'a> Place<'a> {
         self.adapter.map_or(&[], |adapter| &adapter.modules)
     }
 
+    /// The findings on a module and on the whole adapter.
+    fn found<'s>(&'s self, module: &ModuleAudit) -> impl Iterator<Item = FindingKind> + 's {
+        let own = self.findings.get(&module.name[..]).into_iter().flatten();
+        self.common.iter().chain(own).copied()
+    }
+
     fn where_true(&self, condition: &Condition) -> Vec<&'a ModuleAudit> {
         let is_true = |module: &&ModuleAudit| self.condition(condition, Some(module)) == Some(true);
         self.modules().iter().filter(is_true).collect()
@@ -232,7 +261,7 @@ impl<'a> Place<'a> {
             Condition::Any(term) => {
                 let known = self.settled(term, trace);
                 let found = self.where_true(&known);
-                trace.add_modules(term, &found);
+                trace.add_modules(term, &found, self);
                 Condition::Known(!found.is_empty())
             }
             Condition::All(term) => {
@@ -241,7 +270,10 @@ impl<'a> Place<'a> {
                     |module: &ModuleAudit| self.condition(&known, Some(module)) == Some(false);
                 Condition::Known(!self.modules().iter().any(is_false))
             }
-            Condition::Match(..) | Condition::Finding(_) | Condition::Known(_) => condition.clone(),
+            Condition::Match(..)
+            | Condition::Finding(_)
+            | Condition::Severity(_)
+            | Condition::Known(_) => condition.clone(),
         }
     }
 
@@ -267,7 +299,7 @@ impl<'a> Place<'a> {
             Number::Count(term) | Number::Share(term) => {
                 let known = self.settled(term, trace);
                 let found = self.where_true(&known);
-                trace.add_modules(term, &found);
+                trace.add_modules(term, &found, self);
                 let holds = found.len() as f64;
                 if matches!(number, Number::Count(_)) {
                     Some(holds)
@@ -294,7 +326,8 @@ impl<'a> Place<'a> {
             Total::Modules => self.modules().len(),
             Total::Findings => self.adapter.map_or(0, |adapter| adapter.findings.len()),
             Total::Adapters => self.audit.adapters.len(),
-            Total::Refused => self.audit.refused.len(),
+            Total::Refused => self.audit.refusals(RefusalClass::NotAudited),
+            Total::NotAdapters => self.audit.refusals(RefusalClass::NoAdapter),
         }
     }
 
@@ -333,9 +366,9 @@ impl<'a> Place<'a> {
             Condition::Match(field, matching, text) => {
                 Some(matching.holds(&self.field(*field, module)?, text))
             }
-            Condition::Finding(kind) => {
-                let own = self.findings.get(&module?.name[..]);
-                Some(self.common.contains(kind) || own.is_some_and(|own| own.contains(kind)))
+            Condition::Finding(kind) => Some(self.found(module?).any(|found| found == *kind)),
+            Condition::Severity(least) => {
+                Some(self.found(module?).any(|found| found.severity() <= *least))
             }
             // Settled before: for an adapter without modules there is nothing to be true.
             Condition::Any(_) | Condition::All(_) => None,

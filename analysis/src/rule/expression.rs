@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::{FindingKind, Quantity};
+use crate::{FindingKind, Quantity, Severity};
 
 /// True, false or neither.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub(super) enum Condition {
     Compare(Number, Comparison, Number),
     Match(Field, Matching, String),
     Finding(FindingKind),
+    /// A finding of this severity or a worse one.
+    Severity(Severity),
     Any(Box<Condition>),
     All(Box<Condition>),
     /// The value of a function, once its adapter is known. No rule is written with it.
@@ -81,7 +83,10 @@ names!(
 );
 names!(
     /// How many there are in an adapter, or in the audit.
-    Total { Modules = "modules", Findings = "findings", Adapters = "adapters", Refused = "refused" }
+    Total {
+        Modules = "modules", Findings = "findings", Adapters = "adapters", Refused = "refused",
+        NotAdapters = "not_adapters"
+    }
 );
 names!(Statistic { Min = "min", Max = "max", Mean = "mean", Median = "median", Sum = "sum" });
 
@@ -105,7 +110,7 @@ impl Condition {
             Self::Compare(left, _, right) => left.scope().max(right.scope()),
             Self::Match(Field::Name | Field::Role | Field::Kind, _, _) => Scope::Module,
             Self::Match(..) | Self::Any(_) | Self::All(_) => Scope::Adapter,
-            Self::Finding(_) => Scope::Module,
+            Self::Finding(_) | Self::Severity(_) => Scope::Module,
             Self::Known(_) => Scope::Audit,
         }
     }
@@ -117,7 +122,9 @@ impl Condition {
             Self::And(_) => 1,
             Self::Not(_) => 2,
             Self::Compare(..) | Self::Match(..) => 3,
-            Self::Finding(_) | Self::Any(_) | Self::All(_) | Self::Known(_) => 7,
+            Self::Finding(_) | Self::Severity(_) | Self::Any(_) | Self::All(_) | Self::Known(_) => {
+                7
+            }
         }
     }
 }
@@ -127,7 +134,7 @@ impl Number {
         match self {
             Self::Literal(_) | Self::Known(_) => Scope::Audit,
             Self::Quantity(_) => Scope::Module,
-            Self::Total(Total::Adapters | Total::Refused) => Scope::Audit,
+            Self::Total(Total::Adapters | Total::Refused | Total::NotAdapters) => Scope::Audit,
             Self::Total(_) | Self::Count(_) | Self::Share(_) | Self::Statistic(..) => {
                 Scope::Adapter
             }
@@ -188,6 +195,7 @@ impl Display for Condition {
                 write!(f, "{} {} \"{text}\"", field.name(), matching.name())
             }
             Self::Finding(kind) => f.write_str(kind.name()),
+            Self::Severity(severity) => f.write_str(severity.name()),
             Self::Any(term) => write!(f, "any({term})"),
             Self::All(term) => write!(f, "all({term})"),
             Self::Known(value) => write!(f, "{value}"),

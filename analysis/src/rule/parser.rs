@@ -265,6 +265,7 @@ impl Parser {
                     Meaning::Quantity(quantity) => Value::Number(Number::Quantity(quantity)),
                     Meaning::Total(total) => Value::Number(Number::Total(total)),
                     Meaning::Finding(kind) => Value::Condition(Condition::Finding(kind)),
+                    Meaning::Severity(severity) => Value::Condition(Condition::Severity(severity)),
                     Meaning::Field(field) => Value::Field(field),
                     Meaning::Function(function) => {
                         self.advance();

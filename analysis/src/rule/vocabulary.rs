@@ -1,11 +1,12 @@
 use super::expression::{Field, Function, Statistic, Total};
-use crate::{FindingKind, QUANTITIES, Quantity};
+use crate::{FindingKind, QUANTITIES, Quantity, Severity};
 
 /// What a word can stand for.
 #[derive(Debug)]
 pub(super) enum Meaning {
     Quantity(&'static Quantity),
     Finding(FindingKind),
+    Severity(Severity),
     Field(Field),
     Total(Total),
     Function(Function),
@@ -32,6 +33,7 @@ const OFFERED: usize = 3;
 pub(super) fn meaning(word: &str) -> Result<Meaning, String> {
     let quantity = || Quantity::named(word).map(Meaning::Quantity);
     let finding = || FindingKind::named(word).map(Meaning::Finding);
+    let severity = || Severity::named(word).map(Meaning::Severity);
     let field = || named(Field::ALL, Field::name, word).map(Meaning::Field);
     let total = || named(Total::ALL, Total::name, word).map(Meaning::Total);
     let function = || {
@@ -40,6 +42,7 @@ pub(super) fn meaning(word: &str) -> Result<Meaning, String> {
     };
     quantity()
         .or_else(finding)
+        .or_else(severity)
         .or_else(field)
         .or_else(total)
         .or_else(function)
@@ -64,6 +67,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     let functions = FUNCTIONS.iter().map(|(name, _)| *name);
     quantities
         .chain(FindingKind::names().iter().copied())
+        .chain(Severity::names().iter().copied())
         .chain(texts)
         .chain(totals)
         .chain(functions)

@@ -2,13 +2,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use rankwise_analysis::{
-    AdapterAudit, Audit, Finding, FindingKind, ModuleAudit, QUANTITIES, Quantity,
+    AdapterAudit, Audit, Finding, FindingKind, ModuleAudit, QUANTITIES, Quantity, RefusalClass,
+    RunPart, Severity,
 };
 
-use super::cells::tau_text;
+use super::cells::{severities, tau_text};
+use super::lines::{count, finding_lines, left_out};
 use super::short::{short_paths, short_roles};
 use crate::page::{
-    Cell, CurveLabels, Findings, Group, Page, PageColumn, PageHead, Plain, Row, Span, html, text,
+    Cell, CurveLabels, Findings, Group, Page, PageColumn, PageHead, Plain, Row, Span, html_with,
+    text,
 };
 
 /// Columns by their names in the machine-readable form, with the headings of the page.
@@ -65,17 +68,17 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
         [one] => format!("Rank audit of {one}"),
         _ => format!("Rank audit of {} adapters", adapters.len()),
     };
-    let count = |number: usize, noun: &str| {
-        let ending = if number == 1 { "" } else { "s" };
-        format!("{number} {noun}{ending}")
-    };
     let summary = format!(
-        "{}, {}, {} refused. {}.",
+        "{}, {}; {}. {}.",
         count(adapters.len(), "adapter"),
         count(modules, "module"),
-        audit.refused.len(),
+        left_out(audit),
         tau_text(adapters.iter().flat_map(|adapter| &adapter.modules)),
     );
+    let wrong = finding_lines(adapters, &[Severity::Wrong]);
+    let wrong = wrong
+        .iter()
+        .map(|line| line.trim_start_matches("- ").to_owned());
     let columns = COLUMNS.iter().map(|&(id, label, heat)| PageColumn {
         id,
         label,
@@ -83,11 +86,23 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
         heat,
     });
     let groups = adapters.iter().zip(&titles);
-    let refused = audit.refused.iter();
-    html(&Page {
+    let mut below = Vec::new();
+    let others = refusals(audit, RefusalClass::NoAdapter);
+    if !others.rows.is_empty() {
+        below.push((format!("No adapters ({})", others.rows.len()), others));
+    }
+    let passed_over = passed_over(audit);
+    if !passed_over.rows.is_empty() {
+        let title = format!(
+            "Passed over in folders of runs ({})",
+            passed_over.rows.len()
+        );
+        below.push((title, passed_over));
+    }
+    let page = Page {
         title,
         head,
-        notes: vec![summary],
+        notes: std::iter::once(summary).chain(wrong).collect(),
         sentences: Vec::new(),
         tables: Vec::new(),
         figures: Vec::new(),
@@ -98,16 +113,40 @@ pub fn audit_page(audit: &Audit, head: &PageHead) -> Result<String> {
         groups: groups
             .map(|(adapter, title)| group(adapter, title))
             .collect(),
-        refused: Plain {
-            header: vec!["name", "file", "reason"],
-            rows: refused
-                .map(|r| vec![text(&r.name), text(&r.path), text(&r.reason)])
-                .collect(),
-        },
+        refused: refusals(audit, RefusalClass::NotAudited),
         glossary: glossary(),
         curves: CurveLabels::SPECTRUM,
         measure: "effective_rank",
-    })
+    };
+    html_with(&page, &below)
+}
+
+fn refusals(audit: &Audit, class: RefusalClass) -> Plain {
+    let own = audit
+        .refused
+        .iter()
+        .filter(|refused| refused.class == class);
+    Plain {
+        header: vec!["name", "file", "reason"],
+        rows: own
+            .map(|r| vec![text(&r.name), text(&r.path), text(&r.reason)])
+            .collect(),
+    }
+}
+
+fn passed_over(audit: &Audit) -> Plain {
+    let what = |part: RunPart| match part {
+        RunPart::OtherEpoch => "the adapter of another epoch of the same run",
+        RunPart::Weights => "a model's weights",
+        RunPart::State => "the state of a run that is not finished",
+    };
+    let parts = audit.passed_over.iter();
+    Plain {
+        header: vec!["file or folder", "what it is"],
+        rows: parts
+            .map(|part| vec![text(&part.path), text(what(part.what))])
+            .collect(),
+    }
 }
 
 fn overview(adapters: &[AdapterAudit], titles: &[&str]) -> Plain {
@@ -119,10 +158,9 @@ fn overview(adapters: &[AdapterAudit], titles: &[&str]) -> Plain {
         let effective = of("effective_rank");
         let median = |name: &str| Cell::Number(of(name).map(|d| d.median));
         let whole = |value: usize| Cell::Number(Some(value as f64));
-        vec![
-            Cell::Link(titles[index].to_owned(), index),
-            text(adapter.format),
-            text(adapter.base_model.as_deref().unwrap_or("–")),
+        let mut row = vec![Cell::Link(titles[index].to_owned(), index)];
+        row.extend(severities(adapter).map(whole));
+        row.extend([
             whole(adapter.modules.len()),
             whole(adapter.summary.rank_budget),
             Cell::Number(effective.map(|d| d.min)),
@@ -134,14 +172,17 @@ fn overview(adapters: &[AdapterAudit], titles: &[&str]) -> Plain {
             median("frobenius_norm"),
             whole(adapter.summary.zero_updates),
             whole(adapter.summary.non_finite),
-            whole(adapter.findings.len()),
-        ]
+            text(adapter.base_model.as_deref().unwrap_or("–")),
+            text(adapter.format),
+        ]);
+        row
     };
     Plain {
         header: vec![
             "adapter",
-            "format",
-            "base model",
+            "wrong",
+            "suspicious",
+            "notes",
             "modules",
             "sum of R",
             "effective rank: least",
@@ -153,7 +194,8 @@ fn overview(adapters: &[AdapterAudit], titles: &[&str]) -> Plain {
             "Frobenius norm: median",
             "zero updates",
             "not finite",
-            "findings",
+            "base model",
+            "format",
         ],
         rows: adapters.iter().enumerate().map(row).collect(),
     }
@@ -164,7 +206,8 @@ fn findings(adapters: &[AdapterAudit], titles: &[&str]) -> Vec<Findings> {
     for (adapter, title) in adapters.iter().zip(titles) {
         for finding in &adapter.findings {
             let module = finding.module.as_deref().unwrap_or("the whole adapter");
-            kinds.entry(finding.kind).or_default().push(vec![
+            let kind = (finding.kind.severity(), finding.kind);
+            kinds.entry(kind).or_default().push(vec![
                 (*title).to_owned(),
                 module.to_owned(),
                 finding.message.clone(),
@@ -172,8 +215,9 @@ fn findings(adapters: &[AdapterAudit], titles: &[&str]) -> Vec<Findings> {
             ]);
         }
     }
-    let kinds = kinds.into_iter().map(|(kind, rows)| Findings {
+    let kinds = kinds.into_iter().map(|((severity, kind), rows)| Findings {
         kind: kind.name(),
+        severity: severity.name(),
         header: vec!["adapter", "module", "what", "numbers"],
         rows,
     });

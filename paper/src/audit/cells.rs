@@ -1,15 +1,15 @@
-//! An audit on a terminal of 100 columns.
+//! An audit's tables for a terminal of 100 columns.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use rankwise_analysis::{AdapterAudit, Audit, ModuleAudit, Quantity, Summary};
+use rankwise_analysis::{AdapterAudit, Audit, ModuleAudit, Quantity, Severity, Summary};
 
 use super::short::{cut, short_modules, short_paths, short_roles};
-use crate::tables::{Cells, text_table};
+use crate::tables::Cells;
 
 /// Widths of the first column and of a drawn spectrum.
 const NAME: usize = 34;
+const OVERVIEW_NAME: usize = 30;
 const SPECTRUM: usize = 16;
 
 /// σ_i/σ₁ in blocks, an eighth each; a longer spectrum is sampled evenly.
@@ -73,7 +73,7 @@ fn range(values: impl Iterator<Item = usize> + Clone) -> String {
     }
 }
 
-/// One row an adapter: minimum, median and maximum over its modules.
+/// One row an adapter: minimum, median and maximum over its modules, and findings by severity.
 pub fn overview_cells(audit: &Audit) -> Cells {
     let header = vec![
         "adapter",
@@ -82,7 +82,9 @@ pub fn overview_cells(audit: &Audit) -> Cells {
         "effective rank",
         "99 % energy",
         "numerical",
-        "findings",
+        "wrong",
+        "susp.",
+        "notes",
     ];
     let paths: Vec<&str> = audit
         .adapters
@@ -91,30 +93,30 @@ pub fn overview_cells(audit: &Audit) -> Cells {
         .collect();
     let row = |(adapter, path): (&AdapterAudit, &str)| {
         let modules: Vec<&ModuleAudit> = adapter.modules.iter().collect();
+        let [wrong, suspicious, notes] = severities(adapter).map(|found| found.to_string());
         vec![
-            cut(path, NAME),
+            cut(path, OVERVIEW_NAME),
             modules.len().to_string(),
             range(modules.iter().map(|module| module.rank_budget)),
             spread(&modules, "effective_rank"),
             spread(&modules, "energy_rank_99"),
             spread(&modules, "numerical_rank"),
-            adapter.findings.len().to_string(),
+            wrong,
+            suspicious,
+            notes,
         ]
     };
     let rows = audit.adapters.iter().zip(short_paths(&paths)).map(row);
     (header, rows.collect())
 }
 
-/// Many adapters: one row each, the rules of τ, and how many were refused.
-pub fn overview_text(audit: &Audit) -> String {
-    let modules = audit.adapters.iter().flat_map(|adapter| &adapter.modules);
-    format!(
-        "{}\n\nminimum / median / maximum over an adapter's modules; {}\n{} adapters, {} refused",
-        text_table(&overview_cells(audit)),
-        tau_text(modules),
-        audit.adapters.len(),
-        audit.refused.len()
-    )
+/// Findings of every severity, the worst first.
+pub(super) fn severities(adapter: &AdapterAudit) -> [usize; 3] {
+    Severity::ALL.map(|severity| {
+        let found = adapter.findings.iter();
+        let of_severity = found.filter(|finding| finding.kind.severity() == severity);
+        of_severity.count()
+    })
 }
 
 /// τ of the numerical ranks, by the rule that chose it.
@@ -143,7 +145,7 @@ pub(super) fn tau_text<'a>(modules: impl Iterator<Item = &'a ModuleAudit>) -> St
 }
 
 /// One row a role: the same matrix in every block.
-fn role_cells(adapter: &AdapterAudit) -> Cells {
+pub(super) fn role_cells(adapter: &AdapterAudit) -> Cells {
     let header = vec![
         "role",
         "modules",
@@ -256,75 +258,22 @@ pub fn audit_summary_cells(summary: &Summary) -> Cells {
     (header, summary.measures.iter().map(row).collect())
 }
 
-/// One adapter: its modules by role, every module, the percentiles, τ, and the findings by kind.
-pub fn audit_text(adapter: &AdapterAudit) -> String {
-    let base = adapter
-        .base_model
-        .as_deref()
-        .unwrap_or("unknown base model");
-    let mut text = format!(
-        "{} ({}, {})\n{} modules, sum of R {}, {} parameters\n",
-        cut(&adapter.path, 99),
-        adapter.format,
-        cut(base, 60),
-        adapter.modules.len(),
-        adapter.summary.rank_budget,
-        adapter.summary.parameters,
-    );
-    if adapter.modules.len() > 1 {
-        let _ = writeln!(text, "\n{}", text_table(&role_cells(adapter)));
-    }
-    let _ = writeln!(text, "\n{}", text_table(&audit_cells(adapter)));
-    if adapter.modules.len() > 1 {
-        let _ = writeln!(
-            text,
-            "\n{}",
-            text_table(&audit_summary_cells(&adapter.summary))
-        );
-    }
-    let _ = writeln!(text, "\n{}", tau_text(adapter.modules.iter()));
-    text.push_str(&scale_text(adapter));
-    for (kind, count, example) in findings_by_kind(adapter) {
-        let _ = writeln!(text, "- {kind} ({count}): {}", cut(&example, 120));
-    }
-    text
-}
-
 /// The scales that the singular values include.
-fn scale_text(adapter: &AdapterAudit) -> String {
+pub(super) fn scale_sentences(adapter: &AdapterAudit) -> Vec<String> {
     let known = adapter.modules.iter().filter(|module| module.scaled);
     let scales: Vec<f64> = known.map(|module| module.scale).collect();
     let low = scales.iter().copied().fold(f64::INFINITY, f64::min);
     let high = scales.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let unknown = adapter.modules.len() - scales.len();
-    let mut text = match scales.len() {
-        0 => "scale unknown: singular values are of the bare product\n".to_owned(),
-        _ if low == high => format!("scale {low:.4}\n"),
-        _ => format!("scale {low:.4} to {high:.4}\n"),
-    };
+    let mut sentences = vec![match scales.len() {
+        0 => "scale unknown: singular values are of the bare product".to_owned(),
+        _ if low == high => format!("scale {low:.4}"),
+        _ => format!("scale {low:.4} to {high:.4}"),
+    }];
     if unknown > 0 && !scales.is_empty() {
-        let _ = writeln!(text, "scale unknown in {unknown} modules");
+        sentences.push(format!("scale unknown in {unknown} modules"));
     }
-    text
-}
-
-/// Kinds of findings in the order of the record's list, with counts and the first of each.
-fn findings_by_kind(adapter: &AdapterAudit) -> Vec<(&'static str, usize, String)> {
-    let mut kinds = BTreeMap::new();
-    for finding in &adapter.findings {
-        let (count, _) = kinds.entry(finding.kind).or_insert_with(|| {
-            let example = match &finding.module {
-                Some(module) => format!("{module}: {}", finding.message),
-                None => finding.message.clone(),
-            };
-            (0, example)
-        });
-        *count += 1;
-    }
-    let kinds = kinds.into_iter();
-    kinds
-        .map(|(kind, (count, example))| (kind.name(), count, example))
-        .collect()
+    sentences
 }
 
 #[cfg(test)]

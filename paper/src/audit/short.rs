@@ -54,11 +54,15 @@ pub(super) fn short_paths<'a>(paths: &[&'a str]) -> Vec<&'a str> {
     paths.iter().map(|path| without(path, count, '/')).collect()
 }
 
+/// Without control characters, which would move a terminal's cursor or hide what follows.
+pub(super) fn clean(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(visible).collect()
+}
+
 /// At most `width` characters, the middle left out.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    // Control characters would move a terminal's cursor or hide what follows.
-    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let characters: Vec<char> = text.chars().map(clean).collect();
+    let characters: Vec<char> = clean(text).chars().collect();
     if characters.len() <= width {
         return characters.into_iter().collect();
     }

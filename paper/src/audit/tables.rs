@@ -139,6 +139,10 @@ pub fn findings_table(audit: &Audit) -> Result<Table> {
         ("path", text(&|adapter, _| adapter.path.clone())),
         ("kind", text(&|_, finding| finding.kind.name().to_owned())),
         (
+            "severity",
+            text(&|_, finding| finding.kind.severity().name().to_owned()),
+        ),
+        (
             "module",
             text(&|_, finding| finding.module.clone().unwrap_or_default()),
         ),
@@ -157,5 +161,9 @@ pub fn refused_table(audit: &Audit) -> Result<Table> {
         ("path", all.iter().map(|r| r.path.clone()).collect()),
         ("name", all.iter().map(|r| r.name.clone()).collect()),
         ("reason", all.iter().map(|r| r.reason.clone()).collect()),
+        (
+            "class",
+            all.iter().map(|r| r.class.name().to_owned()).collect(),
+        ),
     ])?)
 }

@@ -25,7 +25,7 @@ fn cut(name: String) -> String {
     format!("…{end}")
 }
 
-fn number(value: Option<f64>, decimals: usize) -> String {
+pub(super) fn number(value: Option<f64>, decimals: usize) -> String {
     value.map_or("–".to_owned(), |value| {
         // No −0.00 for what rounds to zero.
         let text = format!("{value:.decimals$}");

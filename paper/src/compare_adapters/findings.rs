@@ -2,7 +2,7 @@
 
 use rankwise_analysis::{Comparison, Likeness, PairRecord, SideRecord};
 
-use super::cells::between;
+use super::cells::{between, number};
 use super::{SIDES, comparison_labels, mean, median};
 
 /// A similarity this many deviations above chance is not chance's: of a thousand modules none would
@@ -151,13 +151,17 @@ fn many(comparison: &Comparison) -> Vec<String> {
             _ => format!("φ at {}", comparison.rank),
         };
         let mut text = format!(
-            "The most alike in their {what} are {} and {} (mean {measure} {:.3})",
-            labels[most.1], labels[most.2], most.0
+            "The most alike in their {what} are {} and {} (mean {measure} {})",
+            labels[most.1],
+            labels[most.2],
+            number(Some(most.0), 3)
         );
         if pairs.len() > 1 {
             text.push_str(&format!(
-                ", the least {} and {} ({:.3})",
-                labels[least.1], labels[least.2], least.0
+                ", the least {} and {} ({})",
+                labels[least.1],
+                labels[least.2],
+                number(Some(least.0), 3)
             ));
         }
         let chance = match likeness {

@@ -4,6 +4,7 @@
 mod cells;
 mod figures;
 mod findings;
+mod page;
 mod section;
 mod tables;
 
@@ -15,6 +16,7 @@ pub use cells::{
 };
 pub use figures::{course_chart, layer_chart, likeness_maps, similarity_maps};
 pub use findings::comparison_findings;
+pub use page::comparison_page;
 pub use section::comparison_section;
 pub use tables::{grid_table, likeness_table, pairs_table, updates_table};
 
@@ -89,6 +91,14 @@ pub fn comparison_labels(comparison: &Comparison) -> Vec<String> {
     }
     let label = |path: &Vec<&str>| path[before..path.len() - after].join("/");
     paths.iter().map(label).collect()
+}
+
+fn comparison_title(labels: &[String], over_time: bool) -> String {
+    match (over_time, labels) {
+        (true, _) => "One run over time".to_owned(),
+        (false, [one, other]) => format!("{one} and {other}"),
+        (false, all) => format!("{} adapters beside one another", all.len()),
+    }
 }
 
 /// Names without the parts that all of them begin with, as long as something is left.

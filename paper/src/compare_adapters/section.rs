@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use rankwise_analysis::Comparison;
 use rankwise_figures::Figure;
 
-use super::{ComparisonReport, comparison_labels, list_cells, pair_module_cells};
+use super::{ComparisonReport, comparison_labels, comparison_title, list_cells, pair_module_cells};
 use crate::report::{escape, html_table};
 use crate::tables::Cells;
 
@@ -16,11 +16,7 @@ pub fn comparison_section(
     figures: &[(&str, Figure)],
 ) -> String {
     let labels = comparison_labels(comparison);
-    let title = match (over_time, &labels[..]) {
-        (true, _) => "One run over time".to_owned(),
-        (false, [one, other]) => format!("{one} and {other}"),
-        (false, all) => format!("{} adapters beside one another", all.len()),
-    };
+    let title = comparison_title(&labels, over_time);
     let mut text = format!("<section>\n<h2>{}</h2>\n<ul>\n", escape(&title));
     for finding in ComparisonReport::new(comparison, over_time).findings {
         let _ = writeln!(text, "<li>{}</li>", escape(&finding));

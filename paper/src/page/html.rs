@@ -20,6 +20,11 @@ const ROWS_WITHOUT_SCRIPT: usize = 2_000;
 
 /// The whole page.
 pub(crate) fn html(page: &Page<'_>) -> anyhow::Result<String> {
+    html_with(page, &[])
+}
+
+/// The whole page, with further tables below what was refused.
+pub(crate) fn html_with(page: &Page<'_>, below: &[(String, Plain)]) -> anyhow::Result<String> {
     let mut out = String::new();
     // Nothing is loaded, and no script runs but the one whose digest this is.
     let digest = BASE64_STANDARD.encode(Sha256::digest(SCRIPT));
@@ -73,25 +78,28 @@ pub(crate) fn html(page: &Page<'_>) -> anyhow::Result<String> {
         )?;
         plain(&mut out, overview, "overview")?;
     }
-    writeln!(
-        out,
-        "<h2>{}</h2>",
-        if page.groups.len() == 1 {
-            "Modules"
-        } else {
-            "Each"
-        }
-    )?;
+    // A page without columns has no groups to show.
+    if !page.columns.is_empty() {
+        let title = match page.groups.len() {
+            1 => "Modules",
+            _ => "Each",
+        };
+        writeln!(out, "<h2>{title}</h2>")?;
+    }
     let rows: usize = page.groups.iter().map(|group| group.rows.len()).sum();
     for (index, own) in page.groups.iter().enumerate() {
         group(&mut out, page, own, index, rows <= ROWS_WITHOUT_SCRIPT)?;
     }
-    if page.groups.is_empty() {
+    if page.groups.is_empty() && !page.columns.is_empty() {
         out.push_str("<p>Nothing could be audited.</p>\n");
     }
     if !page.refused.rows.is_empty() {
         writeln!(out, "<h2>Refused ({})</h2>", page.refused.rows.len())?;
         plain(&mut out, &page.refused, "refused")?;
+    }
+    for (index, (title, table)) in below.iter().enumerate() {
+        writeln!(out, "<h2>{}</h2>", escape(title))?;
+        plain(&mut out, table, &format!("below-{index}"))?;
     }
     out.push_str("<h2>What the numbers mean</h2>\n<dl>\n");
     for (name, meaning) in &page.glossary {
@@ -117,9 +125,11 @@ fn findings(out: &mut String, all: &[Findings]) -> std::fmt::Result {
         let count = own.rows.len();
         write!(
             out,
-            "<details id=\"finding-{kind}\"><summary>{} <span class=\"count\">{count}</span>\
-             </summary>\n<div class=\"wide\"><table><thead><tr>",
-            kind.replace('_', " ")
+            "<details id=\"finding-{kind}\"><summary><span class=\"severity {severity}\">{severity}\
+             </span> {} <span class=\"count\">{count}</span></summary>\n\
+             <div class=\"wide\"><table><thead><tr>",
+            kind.replace('_', " "),
+            severity = escape(own.severity),
         )?;
         for cell in &own.header {
             write!(out, "<th scope=\"col\" class=\"t\">{}</th>", escape(cell))?;

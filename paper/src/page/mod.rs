@@ -8,7 +8,7 @@ mod data;
 mod html;
 mod model;
 
-pub(crate) use html::html;
+pub(crate) use html::{html, html_with};
 pub(crate) use model::{
     Cell, CurveLabels, Findings, Group, Page, PageColumn, Plain, Row, Span, places, text,
 };

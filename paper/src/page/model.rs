@@ -39,6 +39,7 @@ pub(crate) struct Plain {
 /// All findings of one kind; the header's cells for each.
 pub(crate) struct Findings {
     pub kind: &'static str,
+    pub severity: &'static str,
     pub header: Vec<&'static str>,
     pub rows: Vec<Vec<String>>,
 }

@@ -7,6 +7,7 @@
   const STEP = 200;
   const DECADES = 8;
   const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 73, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37]];
+  const hasCurves = groups.some((group) => group.curves.some((curve) => curve.length));
   const collator = new Intl.Collator("en", { numeric: true });
   const state = { sort: "", order: "ascending", measure: data.measure, filter: "", chosen: { group: null, rows: [] } };
 
@@ -258,7 +259,7 @@
         document.querySelector(`#group-${index} th[data-id="${column.id}"] button`)?.focus();
       });
       head.append(th);
-      if (column === columns[0]) head.append(make("th", { scope: "col", class: "t" }, data.curve));
+      if (column === columns[0] && hasCurves) head.append(make("th", { scope: "col", class: "t" }, data.curve));
     });
     const body = make("tbody");
     const more = make("button", { type: "button", class: "more" });
@@ -271,7 +272,7 @@
           const td = make("td", { class: c === 0 ? "name" : column.text ? "t" : "" }, text);
           if (c === 0) td.title = value;
           line.append(td);
-          if (c === 0) line.append(make("td", {}, mini(group, row)));
+          if (c === 0 && hasCurves) line.append(make("td", {}, mini(group, row)));
         });
         body.append(line);
       }
@@ -305,28 +306,42 @@
     const content = body.querySelector(".content");
     content.replaceChildren();
     if (!rows.length) content.append(make("p", { class: "soft" }, "Nothing has this in its name, kind or findings."));
-    else content.append(...heatMap(group, rows), make("h3", {}, data.overlay), ...chart(group, rows), make("h3", {}, "Every one"), ...moduleTable(group, sorted(group, rows), STEP));
+    else content.append(...heatMap(group, rows), ...(hasCurves ? [make("h3", {}, data.overlay), ...chart(group, rows)] : []), make("h3", {}, "Every one"), ...moduleTable(group, sorted(group, rows), STEP));
   };
   const renderAll = () => groups.forEach((_, index) => renderGroup(index));
 
-  const remember = () => {
+  // The address says what is open and how it is sorted: links add to the history, settings do not.
+  const sections = [...document.querySelectorAll("details[id]")];
+  const atFirst = sections.filter((place) => place.open);
+  const address = () => {
     const parameters = new URLSearchParams();
     if (state.sort) { parameters.set("sort", state.sort); parameters.set("order", state.order); }
     if (state.measure !== data.measure) parameters.set("measure", state.measure);
     if (state.filter) parameters.set("filter", state.filter);
-    try { history.replaceState(null, "", `#${parameters}`); } catch { /* A page from a sandbox keeps its address. */ }
+    const open = sections.filter((place) => place.open);
+    const isOther = open.length !== atFirst.length || open.some((place) => !atFirst.includes(place));
+    if (isOther) parameters.set("open", open.map((place) => place.id.replace(/^group-/, "")).join(","));
+    return `#${parameters}`;
+  };
+  const remember = (isNew) => {
+    const next = address();
+    if (next === (location.hash || "#")) return;
+    try { history[isNew ? "pushState" : "replaceState"](null, "", next); } catch { /* A page from a sandbox keeps its address. */ }
   };
   const recall = () => {
-    const parameters = new URLSearchParams(location.hash.slice(1));
+    // A link that was opened elsewhere names its section alone.
+    const alone = sections.find((place) => `#${place.id}` === location.hash);
+    const parameters = new URLSearchParams(alone ? "" : location.hash.slice(1));
     const sort = parameters.get("sort") || "";
     state.sort = indexOf(sort) >= 0 ? sort : "";
     state.order = parameters.get("order") === "descending" ? "descending" : "ascending";
     const measure = columns.find((column) => column.heat && column.id === parameters.get("measure"));
     state.measure = measure ? measure.id : data.measure;
     state.filter = parameters.get("filter") || "";
-    for (const index of (parameters.get("open") || "").split(",").filter(Boolean)) {
-      const place = document.getElementById(`group-${Number(index)}`);
-      if (place) place.open = true;
+    const wanted = parameters.has("open") ? parameters.get("open").split(",") : null;
+    for (const place of sections) {
+      const isNamed = wanted && (wanted.includes(place.id) || wanted.includes(place.id.replace(/^group-/, "")));
+      place.open = place === alone || (wanted ? isNamed : atFirst.includes(place));
     }
   };
 
@@ -373,11 +388,16 @@
     place.append(more);
   }
   groups.forEach((_, index) => document.getElementById(`group-${index}`).addEventListener("toggle", () => renderGroup(index)));
+  for (const place of sections) place.addEventListener("toggle", () => remember());
   for (const link of document.querySelectorAll("a[data-open]")) {
     link.addEventListener("click", (event) => {
+      // With a key held down the browser opens a tab or window of its own.
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       const place = document.getElementById(`group-${link.dataset.open}`);
       event.preventDefault();
       place.open = true;
+      remember(true);
+      renderGroup(Number(link.dataset.open));
       place.scrollIntoView();
     });
   }

@@ -19,6 +19,7 @@ pub use peer::{
     PeerComparison, PeerRow, PeerRun, PeerVerdict, compare_with_peer, peer_cells, peer_figure,
     peer_findings, peer_runs, peer_table,
 };
+pub(crate) use records::reasons;
 pub use records::{LeftOut, TuningRun, TuningRuns, TuningSeeds, TuningSetting};
 pub use rows::{TuningGroup, TuningReport, TuningRow};
 pub use tables::{
