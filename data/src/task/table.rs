@@ -9,6 +9,7 @@ use super::records::{Raw, Reading};
 use super::{Target, TextExample, TextSet};
 use crate::{Error, Provenance, SkipBad};
 
+crate::documented! {
 /// Which columns hold what.
 ///
 /// ```
@@ -37,6 +38,7 @@ pub struct TextColumns {
     /// default the file's own (as the Hub's library writes them into Parquet), or the labels that
     /// there are: sorted, as numbers if all are whole.
     pub classes: Option<Vec<String>>,
+}
 }
 
 impl Default for TextColumns {
