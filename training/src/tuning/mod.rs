@@ -20,6 +20,7 @@ mod ranks;
 mod record;
 mod rehearsal;
 mod run;
+mod snapshot;
 mod trainer;
 
 pub use agreement::{DeviceAgreement, compare_devices};
