@@ -188,41 +188,41 @@ pub struct TrainOptions {
     /// TOML file that states differences from the defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, heads over
-    /// fixed features are trained.
+    /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, here or as
+    /// path under [model] in the --config file, heads over fixed features are trained.
     #[arg(long, value_name = "DIR|ID")]
     pub model: Option<String>,
     /// With --model: a trained adapter whose numbers the run begins with; it says which modules are
     /// adapted, R and α.
-    #[arg(long, value_name = "DIR", requires = "model")]
+    #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// With --model: the task, such as mrpc, squad, banking77, text, cifar100, food101 or images.
-    #[arg(long, value_name = "NAME", requires = "model")]
+    #[arg(long, value_name = "NAME")]
     pub task: Option<String>,
     /// With --model: the folder of the task's data.
-    #[arg(long, value_name = "DIR", requires = "model")]
+    #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Methods: full, lora, r-lora, gm-lora, rm-lora; with --model also bitfit, rs-lora, lora-plus,
     /// dora, pissa, olora, vera, adalora, sora, dylora, prilora, delta-lora, bilora.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub method: Vec<String>,
     /// With --model: modules that get an update, by the ends of their names or regular expressions.
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "model")]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub targets: Vec<String>,
-    /// With --model: how often the training examples are gone through.
-    #[arg(long, value_name = "N", requires = "model")]
+    /// How often the training examples are gone through.
+    #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// With --model: the highest learning rate.
-    #[arg(long, value_name = "RATE", requires = "model")]
-    pub learning_rate: Option<f64>,
+    /// The highest learning rate; with --model several, a run each.
+    #[arg(long, value_delimiter = ',', value_name = "RATES")]
+    pub learning_rate: Vec<f64>,
     /// With --model: pass over at most N bad lines or images.
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(long, value_name = "N")]
     pub skip_bad: Option<usize>,
     /// With --model: nothing is downloaded; ids must be in the cache.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     pub offline: bool,
     /// With --model: print counts and estimates, and train nothing.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     pub dry_run: bool,
     /// Values of R.
     #[arg(long, value_delimiter = ',', value_name = "RANKS")]
@@ -236,7 +236,8 @@ pub struct TrainOptions {
     /// cpu or cuda:N.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
-    /// Print the resolved configurations and train nothing.
+    /// Print the configurations with α, targets and other defaults written out, a comment above every
+    /// key (with --json as JSON), and train nothing.
     #[arg(long)]
     pub dump_config: bool,
 }

@@ -22,6 +22,7 @@ mod method;
 mod metric;
 mod model;
 mod module;
+mod settings;
 mod tuning;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
@@ -39,6 +40,7 @@ pub use metric::{
     answer_f1, best_answers, chosen_answer, evaluate_answers, f1, glue_metrics, is_exact_match,
     matthews, normalized_answer, pearson,
 };
+pub use settings::{Configuration, Given, Key};
 pub use tuning::{
     DeviceAgreement, EvaluationSettings, ModelSettings, ModuleRank, OptimizerName,
     OptimizerSettings, Rehearsal, ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord,

@@ -19,6 +19,7 @@ mod peft;
 mod ranks;
 mod record;
 mod rehearsal;
+mod resolved;
 mod run;
 mod snapshot;
 mod trainer;

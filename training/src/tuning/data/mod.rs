@@ -176,7 +176,7 @@ impl TuneData {
                 Some(task) => texts::glue(task, settings, model, &mut skip)?,
                 None => {
                     let known = NAMES.split(", ").map(str::trim);
-                    let nearest = crate::config::nearest(name, known);
+                    let nearest = crate::settings::nearest(name, known);
                     return Err(Error::Setting {
                         origin: "configuration".to_owned(),
                         key: "task.name".to_owned(),
