@@ -250,24 +250,23 @@ pub struct TrainOptions {
     /// TOML file that states differences from the defaults.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, heads over
-    /// fixed features are trained.
+    /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, here or as
+    /// path under [model] in the --config file, heads over fixed features are trained.
     #[arg(long, value_name = "DIR|ID", value_hint = ValueHint::DirPath)]
     pub model: Option<String>,
     /// With --model: a trained adapter whose numbers the run begins with; it says which modules are
     /// adapted, R and α.
-    #[arg(long, value_name = "DIR", requires = "model", value_hint = ValueHint::AnyPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub adapter: Option<PathBuf>,
     /// With --model: the task [default: mrpc]; what each reads is under `rankwise train --help`.
     #[arg(
         long,
         value_name = "NAME",
-        requires = "model",
         value_parser = Suggested(TuneConfig::TASKS)
     )]
     pub task: Option<String>,
     /// With --model: the folder of the task's data, or for GLUE and images an id of the Hub.
-    #[arg(long, value_name = "DIR|ID", requires = "model", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR|ID", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
     /// Methods [default: lora]; without --model full, lora, r-lora, gm-lora and rm-lora.
     #[arg(
@@ -278,22 +277,22 @@ pub struct TrainOptions {
     )]
     pub method: Vec<String>,
     /// With --model: modules that get an update, by the ends of their names or regular expressions.
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", requires = "model")]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub targets: Vec<String>,
-    /// With --model: how often the training examples are gone through.
-    #[arg(long, value_name = "N", requires = "model")]
+    /// How often the training examples are gone through.
+    #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// With --model: the highest learning rate.
-    #[arg(long, value_name = "RATE", requires = "model")]
-    pub learning_rate: Option<f64>,
+    /// The highest learning rate; with --model several, a run each.
+    #[arg(long, value_delimiter = ',', value_name = "RATES")]
+    pub learning_rate: Vec<f64>,
     /// With --model: pass over at most N bad lines or images.
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(long, value_name = "N")]
     pub skip_bad: Option<usize>,
     /// With --model: nothing is downloaded; ids must be in the cache.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     pub offline: bool,
     /// With --model: print counts and estimates, and train nothing.
-    #[arg(long, requires = "model")]
+    #[arg(long)]
     pub dry_run: bool,
     /// Values of R [default: 8 with --model, else 32].
     #[arg(long, value_delimiter = ',', value_name = "RANKS")]
@@ -307,7 +306,8 @@ pub struct TrainOptions {
     /// cpu or cuda:N [default: cpu].
     #[arg(long, value_name = "DEVICE", value_parser = device())]
     pub device: Option<DeviceName>,
-    /// Print the resolved configurations and train nothing.
+    /// Print the configurations with α, targets and other defaults written out, a comment above every
+    /// key (with --json as JSON), and train nothing.
     #[arg(long)]
     pub dump_config: bool,
 }

@@ -659,6 +659,30 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(!out.join("text-lora-r4-s0").exists());
     let message = run(&["--method", "lorra"]);
     assert!(message.contains("did you mean \"lora\""), "{message}");
+    // Of what was typed, and of nothing else.
+    assert!(
+        message.starts_with("error: --method lorra: key method.name: "),
+        "{message}"
+    );
+    let message = run(&["--set", "method.lora_alpha=16"]);
+    assert!(
+        message.starts_with("error: --set method.lora_alpha=16: key method.lora_alpha: expected one of name, rank, alpha"),
+        "{message}"
+    );
+    assert!(
+        message.contains("lora_alpha is method.alpha here"),
+        "{message}"
+    );
+    let message = run(&["--learning-rate", "1e-3,-1"]);
+    assert!(
+        message.contains("--learning-rate -1: key optimizer.learning_rate: expected"),
+        "{message}"
+    );
+    let message = run(&["--rank", "0"]);
+    assert!(
+        message.contains("--rank 0: key method.rank: expected between 1"),
+        "{message}"
+    );
     let message = run(&["--task", "mrcp"]);
     assert!(message.contains("did you mean \"mrpc\""), "{message}");
     let message = run(&["--set", "method.lambda=1"]);
@@ -875,5 +899,234 @@ fn numbers_that_are_none_stop_a_run_and_keep_its_last_checkpoint() {
         run["stop"]["module"].as_str().unwrap().starts_with("bert."),
         "{}",
         run["stop"]
+    );
+}
+
+/// What a command that succeeds prints, and what it says.
+fn printed(command: &mut Command) -> (String, String) {
+    let output = command.stdout(Stdio::piped()).output();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{said}");
+    (String::from_utf8(stdout).unwrap(), said)
+}
+
+#[test]
+fn a_file_says_which_trainer_it_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = prepare(folder.path());
+    let (recipe, out) = (folder.path().join("my.toml"), folder.path().join("runs"));
+    let task = format!(
+        "[task]\nname = \"text\"\ndata = {data:?}\n[schedule]\nepochs = 1\n[method]\nrank = 2\n"
+    );
+    let command = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+        command.args(["train", "--config"]).arg(&recipe);
+        command.args(extra);
+        command
+    };
+    fs::write(&recipe, format!("[model]\npath = {model:?}\n{task}")).unwrap();
+    let (dry, _) = printed(&mut command(&["--dry-run", "--epochs", "2", "--quiet"]));
+    assert!(dry.contains("text-lora-r2-s0"), "{dry}");
+    let (dumped, _) = printed(&mut command(&[
+        "--dump-config",
+        "--json",
+        "--skip-bad",
+        "3",
+    ]));
+    let dumped: Value = serde_json::from_str(&dumped).unwrap();
+    assert_eq!(dumped[0]["task"]["skip_bad"], 3);
+    let to = out.to_str().unwrap();
+    printed(&mut command(&["--quiet", "--out", to, "--method", "lora"]));
+    assert!(out.join("text-lora-r2-s0/run.json").exists());
+
+    // Without a model it is no recipe of heads either.
+    fs::write(&recipe, &task).unwrap();
+    let message = refused(&mut command(&["--dump-config"]));
+    let line = format!("{}:3: key task.data: ", recipe.display());
+    assert!(message.contains(&line), "{message}");
+    assert!(message.contains("path under [model]"), "{message}");
+    fs::write(&recipe, "seed = 1\n").unwrap();
+    let message = refused(&mut command(&["--task", "mrpc", "--dump-config"]));
+    assert!(
+        message.contains("--task: this is for fine-tuning"),
+        "{message}"
+    );
+    let message = refused(&mut command(&["--method", "dora", "--dump-config"]));
+    assert!(
+        message.contains("--method dora") && message.contains("--model"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_dump_says_what_the_run_comes_to_and_is_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let dump = |extra: &[&str]| {
+        let mut command = train(folder.path(), &out, extra);
+        printed(command.arg("--dump-config")).0
+    };
+    let all = dump(&["--method", "gm-lora"]);
+    for line in [
+        "alpha = 4.0",
+        "directions = 3",
+        "targets = [\"attention.self.query\", \"attention.self.key\", \"attention.self.value\", \
+         \"attention.output.dense\", \"intermediate.dense\", \"output.dense\"]",
+        "# α: an update's scale is α/R; by default R, so that LoRA's scale is 1 as in the paper's Eq. 4.",
+    ] {
+        assert!(all.lines().any(|own| own == line), "{line}: {all}");
+    }
+    let some = dump(&["--targets", "query,encoder.layer.1.output.dense"]);
+    let names = "targets = [\"bert.encoder.layer.0.attention.self.query\", \
+                 \"bert.encoder.layer.1.attention.self.query\", \"bert.encoder.layer.1.output.dense\"]";
+    assert!(some.contains(names), "{some}");
+    // The run of the dumped file is the run itself: its folder is taken for this one's.
+    let recipe = folder.path().join("dumped.toml");
+    fs::write(&recipe, &all).unwrap();
+    let run = ["--method", "gm-lora", "--epochs", "1"];
+    printed(&mut train(folder.path(), &out, &run));
+    let mut again = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    again
+        .args(["train", "--quiet", "--epochs", "1", "--config"])
+        .arg(&recipe);
+    printed(again.arg("--out").arg(&out));
+    let mut again = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    again
+        .args(["train", "--dump-config", "--config"])
+        .arg(&recipe);
+    assert_eq!(printed(&mut again).0, all);
+}
+
+#[test]
+fn learning_rates_get_a_folder_each_and_other_settings_another_out() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let one = ["--epochs", "1", "--method", "lora"];
+    let rates = [&one[..], &["--learning-rate", "1e-4,3e-4"]].concat();
+    printed(&mut train(folder.path(), &out, &rates));
+    for (name, rate) in [("lr1e-4", 1e-4), ("lr3e-4", 3e-4)] {
+        let run = out.join(format!("text-lora-r4-{name}-s0"));
+        let steps = Table::read_parquet(&run.join("steps.parquet")).unwrap();
+        let highest = steps
+            .numbers("learning_rate")
+            .unwrap()
+            .into_iter()
+            .fold(0.0, f64::max);
+        assert_eq!(highest, rate);
+    }
+    printed(&mut train(folder.path(), &out, &one));
+    let message = refused(&mut train(
+        folder.path(),
+        &out,
+        &[&one[..], &["--learning-rate", "1e-3"]].concat(),
+    ));
+    for part in [
+        "expected `optimizer.learning_rate = 0.001`, found `optimizer.learning_rate = 0.005`",
+        "several rates in one --learning-rate get a folder each",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let message = refused(&mut train(
+        folder.path(),
+        &out,
+        &[&one[..], &["--set", "method.alpha=8"]].concat(),
+    ));
+    assert!(message.contains("expected `method.alpha = 8`"), "{message}");
+    assert!(message.contains("needs another --out"), "{message}");
+}
+
+#[test]
+fn steps_that_train_nothing_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let one = ["--epochs", "1", "--set", "task.limit=16"];
+    for (extra, why) in [
+        (&["--seed", "0"][..], "schedule.warmup_ratio = 0.06"),
+        (
+            &["--learning-rate", "0"][..],
+            "optimizer.learning_rate is 0",
+        ),
+    ] {
+        let out = folder.path().join(why);
+        let (_, said) = printed(&mut train(folder.path(), &out, &[&one[..], extra].concat()));
+        assert!(
+            said.contains("nothing is trained: the learning rate is 0 in 1 of 1 steps"),
+            "{said}"
+        );
+        assert!(said.contains(why), "{said}");
+        let run = fs::read_to_string(out.join("text-lora-r4-s0/run.json")).unwrap();
+        let run: Value = serde_json::from_str(&run).unwrap();
+        let note = "1 of 1 steps had a learning rate of 0 and trained nothing";
+        assert!(
+            run["notes"].as_array().unwrap().contains(&note.into()),
+            "{}",
+            run["notes"]
+        );
+    }
+    let out = folder.path().join("trained");
+    let warm = [&one[..], &["--set", "schedule.warmup_ratio=0"]].concat();
+    let (_, said) = printed(&mut train(folder.path(), &out, &warm));
+    assert!(!said.contains("nothing is trained"), "{said}");
+}
+
+#[test]
+fn a_finished_run_is_of_its_files_and_of_one_model_however_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = prepare(folder.path());
+    let out = folder.path().join("runs");
+    let one = ["--epochs", "1"];
+    printed(&mut train(folder.path(), &out, &one));
+    let dotted = model.join(".").join("");
+    printed(&mut train_model(&dotted, folder.path(), &out, &one));
+    let train_file = data.join("train.csv");
+    let before = fs::read_to_string(&train_file).unwrap();
+    fs::write(&train_file, before.replacen("class 1", "class 2", 1)).unwrap();
+    let message = refused(&mut train(folder.path(), &out, &one));
+    assert!(
+        message.contains("began with other files: expected train.csv of SHA-256"),
+        "{message}"
+    );
+    fs::write(&train_file, before).unwrap();
+    let weights = model.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let message = refused(&mut train(folder.path(), &out, &one));
+    assert!(
+        message.contains("expected model.safetensors of SHA-256"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_changed_byte_of_a_checkpoint_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let long = ["--epochs", "5000", "--set", "schedule.checkpoint_every=1"];
+    let mut child = train(folder.path(), &out, &long).spawn().unwrap();
+    let checkpoint = out.join("text-lora-r4-s0/checkpoint.safetensors");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut bytes = fs::read(&checkpoint).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&checkpoint, bytes).unwrap();
+    let message = refused(&mut train(folder.path(), &out, &long));
+    assert!(
+        message.contains("removing it restarts the run") && message.contains("damaged"),
+        "{message}"
     );
 }

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,8 @@ pub(crate) fn write_atomic_by_way_of(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
+    // A killed program's, if any: it wrote here as this one does.
+    let _ = discard_leftovers(folder);
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -43,9 +45,12 @@ pub(crate) fn write_atomic_by_way_of(
         // Temporary files are private by default; a result is as readable as the umask says.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let file = builder
-        .tempfile_in(folder)
-        .map_err(Error::io(path, "create"))?;
+    let file = taken(|| {
+        let file = builder.tempfile_in(folder)?;
+        let lock = file.as_file().try_lock();
+        Ok((is_taken(&lock) && file.path().exists()).then_some(file))
+    })
+    .map_err(Error::io(path, "create"))?;
     let unfinished = Unfinished::new(file.path());
     let mut buffer = BufWriter::new(file);
     write(&mut buffer).map_err(Error::io(path, "write"))?;
@@ -75,6 +80,7 @@ pub fn write_folder<E: From<Error>>(
     };
     check_free(path)?;
     create_folder(parent)?;
+    let _ = discard_leftovers(parent);
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -82,9 +88,14 @@ pub fn write_folder<E: From<Error>>(
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
-    let folder = builder
-        .tempdir_in(parent)
-        .map_err(Error::io(path, "create folder"))?;
+    let (folder, _lock) = taken(|| {
+        let folder = builder.tempdir_in(parent)?;
+        // Where folders cannot be opened they cannot be removed by others either.
+        let lock = File::open(folder.path()).ok();
+        let is_ours = lock.as_ref().is_none_or(|lock| is_taken(&lock.try_lock()));
+        Ok((is_ours && folder.path().exists()).then_some((folder, lock)))
+    })
+    .map_err(Error::io(path, "create folder"))?;
     let unfinished = Unfinished::new(folder.path());
     fill(folder.path())?;
     unfinished.finish(path, || {
@@ -125,7 +136,27 @@ pub fn check_free(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes what a killed [`write_atomic`] or [`write_folder`] left in `folder`.
+/// What `make` makes, again until it is not taken away at once: a program that tidies up at this very
+/// moment holds what it found for a leftover.
+fn taken<T>(mut make: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        if let Some(made) = make()? {
+            return Ok(made);
+        }
+    }
+    Err(io::Error::other(
+        "every temporary name was taken away again",
+    ))
+}
+
+/// Whether nobody else has a file; where the system locks none, it is taken for ours.
+fn is_taken(lock: &Result<(), TryLockError>) -> bool {
+    !matches!(lock, Err(TryLockError::WouldBlock))
+}
+
+/// Removes what a killed [`write_atomic`] or [`write_folder`] left in `folder`; what is being written
+/// is locked and stays.
 ///
 /// # Errors
 /// [`Error::Io`] if the folder cannot be listed or a leftover cannot be removed.
@@ -134,12 +165,22 @@ pub fn discard_leftovers(folder: &Path) -> Result<(), Error> {
         let entry = entry.map_err(Error::io(folder, "list"))?;
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             let path = entry.path();
+            // Another program's, or gone meanwhile.
+            let Ok(lock) = File::open(&path) else {
+                continue;
+            };
+            if lock.try_lock().is_err() {
+                continue;
+            }
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)
             } else {
                 fs::remove_file(&path)
             };
-            removed.map_err(Error::io(&path, "remove"))?;
+            match removed {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io(&path, "remove"))?,
+            }
         }
     }
     Ok(())
@@ -380,5 +421,26 @@ mod tests {
         discard_leftovers(folder.path()).unwrap();
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn writing_tidies_up_and_leaves_what_others_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, stale) = (
+            folder.path().join("result"),
+            folder.path().join(format!("{TEMPORARY}x")),
+        );
+        fs::write(&stale, "half").unwrap();
+        let written = write_atomic(&path, |out| {
+            assert!(!stale.exists(), "the leftover of a killed program is there");
+            // Another one writes into the same folder meanwhile.
+            let other = folder.path().join("other");
+            write_atomic(&other, |out| out.write_all(b"other")).unwrap();
+            write_folder::<Error>(&folder.path().join("made"), |_| Ok(())).unwrap();
+            out.write_all(b"whole")
+        });
+        written.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 }

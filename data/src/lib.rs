@@ -17,6 +17,7 @@
 mod banking77;
 mod column;
 mod csv;
+mod documented;
 mod error;
 mod features;
 mod files;
@@ -46,6 +47,7 @@ mod tokenizer;
 
 pub use banking77::{BANKING77_ATTRIBUTION, banking77, banking77_sha256};
 pub use column::{Column, ColumnKind};
+pub use documented::Documented;
 pub use error::Error;
 pub use features::{FeatureSet, Split};
 pub use files::{

@@ -1,7 +1,7 @@
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use rankwise_data::read_text;
-use rankwise_paper::{Recipe, RunResult, run_cells, text_table, train_all};
-use rankwise_training::RunConfig;
+use rankwise_paper::{Recipe, RunResult, run_cells, run_name, text_table, train_all};
+use rankwise_training::{Error, Given, RunConfig};
 
 use super::{Outcome, tune};
 use crate::cli::{Common, TrainOptions};
@@ -10,14 +10,17 @@ use crate::stdout::{out, outln};
 
 /// Trains one run for every combination of the methods, ranks and seeds given.
 pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
-    if tune::is_asked_for(options)? {
-        return tune::run(options, common);
+    let given = given(options)?;
+    if given.get("model").is_some() {
+        return tune::run(options, given, common);
     }
-    let configs = configurations(options, common)?;
+    refuse_transformers_flags(options)?;
+    let configs = configurations(options, given, common)?;
     if options.dump_config {
-        for config in &configs {
-            out!("{}", config.to_toml());
-        }
+        let dumped = configs
+            .iter()
+            .map(|config| (run_name(config), config.to_commented_toml()));
+        dump(dumped, &configs, common)?;
         return Ok(Outcome::Done);
     }
     let Some(out) = &common.out else {
@@ -30,6 +33,26 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
         outln!("{}", text_table(&run_cells(&results)));
     }
     Ok(Outcome::Done)
+}
+
+/// Prints configurations, as TOML with comments or as JSON.
+pub fn dump(
+    texts: impl ExactSizeIterator<Item = (String, String)>,
+    configs: &impl serde::Serialize,
+    common: &Common,
+) -> Result<()> {
+    if common.json {
+        outln!("{}", serde_json::to_string_pretty(configs)?);
+        return Ok(());
+    }
+    let are_several = texts.len() > 1;
+    for (name, text) in texts {
+        if are_several {
+            outln!("\n### {name}\n");
+        }
+        out!("{text}");
+    }
+    Ok(())
 }
 
 /// Trains into `out`, one folder a run, under a progress bar.
@@ -46,31 +69,100 @@ pub fn train_with_progress(
     Ok(results)
 }
 
-fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConfig>> {
-    let mut base = match &options.config {
-        Some(path) => RunConfig::from_toml(&read_text(path)?, &path.display().to_string())?,
-        None => RunConfig::default(),
+/// What the file, `--set` and the flags say that are the same in all runs, the later over the earlier.
+fn given(options: &TrainOptions) -> Result<Given> {
+    let mut given = match &options.config {
+        Some(path) => Given::from_toml(&read_text(path)?, &path.display().to_string())?,
+        None => Given::default(),
     };
-    let set = options
-        .set
-        .iter()
-        .map(|(key, value)| assignment(key, value));
-    for text in set {
-        base = merged(&base, &text)?;
+    for (key, value) in &options.set {
+        given.assign(key, value)?;
     }
-    if let Some(device) = options.device {
-        base.device = device;
+    let text = |text: &str| toml::Value::String(text.to_owned());
+    let mut flag = |name: &str, key: &str, value: Option<toml::Value>| match value {
+        Some(value) => {
+            let typed = match &value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Array(texts) => {
+                    let texts: Vec<&str> = texts.iter().filter_map(toml::Value::as_str).collect();
+                    texts.join(",")
+                }
+                other => other.to_string(),
+            };
+            given.set(key, value, &format!("{name} {typed}"))
+        }
+        None => Ok(()),
+    };
+    let path =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
+    let whole = |number: usize| toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let targets = options.targets.iter().map(|target| text(target)).collect();
+    let device = options.device.map(|device| text(&device.to_string()));
+    flag("--model", "model.path", options.model.as_deref().map(text))?;
+    flag("--adapter", "model.adapter", path(&options.adapter))?;
+    flag("--task", "task.name", options.task.as_deref().map(text))?;
+    flag("--data", "task.data", path(&options.data))?;
+    flag("--device", "device", device)?;
+    flag("--epochs", "schedule.epochs", options.epochs.map(whole))?;
+    flag("--skip-bad", "task.skip_bad", options.skip_bad.map(whole))?;
+    if !options.targets.is_empty() {
+        flag(
+            "--targets",
+            "method.targets",
+            Some(toml::Value::Array(targets)),
+        )?;
     }
+    if let [rate] = options.learning_rate[..] {
+        flag(
+            "--learning-rate",
+            "optimizer.learning_rate",
+            Some(rate.into()),
+        )?;
+    }
+    Ok(given)
+}
+
+/// What only fine-tuning understands must not be passed over.
+fn refuse_transformers_flags(options: &TrainOptions) -> Result<()> {
+    for (flag, is_given) in [
+        ("--adapter", options.adapter.is_some()),
+        ("--task", options.task.is_some()),
+        ("--data", options.data.is_some()),
+        ("--targets", !options.targets.is_empty()),
+        ("--skip-bad", options.skip_bad.is_some()),
+        ("--offline", options.offline),
+        ("--dry-run", options.dry_run),
+        (
+            "several values of --learning-rate",
+            options.learning_rate.len() > 1,
+        ),
+    ] {
+        if is_given {
+            bail!(
+                "train: {flag}: this is for fine-tuning a transformer, and no model is given: \
+                 expected --model DIR, or path under [model] in the --config file"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn configurations(
+    options: &TrainOptions,
+    mut given: Given,
+    common: &Common,
+) -> Result<Vec<RunConfig>> {
+    let base: RunConfig = given.read()?;
     let seeds = match (options.seeds.as_slice(), common.seed) {
         ([], seed) => vec![seed.unwrap_or(base.seed)],
         (seeds, _) => seeds.to_vec(),
     };
-    let given = options.method.iter();
-    let given = given.map(|name| {
+    let methods = options.method.iter();
+    let methods = methods.map(|name| {
         name.parse()
-            .map_err(|error: String| anyhow!("--method: {error}"))
+            .map_err(|error| anyhow!("--method {name}: {error}"))
     });
-    let methods = match given.collect::<Result<Vec<_>>>()? {
+    let methods = match methods.collect::<Result<Vec<_>>>()? {
         methods if methods.is_empty() => vec![base.method.name],
         methods => methods,
     };
@@ -78,40 +170,30 @@ fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<RunConf
         [] => vec![base.method.rank.unwrap_or(32)],
         ranks => ranks.to_vec(),
     };
-    Recipe {
+    if let Some(largest) = options.rank.iter().max() {
+        let typed: Vec<String> = options.rank.iter().map(usize::to_string).collect();
+        let largest = i64::try_from(*largest).unwrap_or(i64::MAX);
+        given.set(
+            "method.rank",
+            largest.into(),
+            &format!("--rank {}", typed.join(",")),
+        )?;
+    }
+    let recipe = Recipe {
         base,
         methods,
         ranks,
         seeds,
-    }
-    .configurations()
-    .context("train")
+    };
+    recipe
+        .configurations()
+        .map_err(|error| located(&given, error))
 }
 
-/// `key = value` as TOML; what is no TOML value is taken as text.
-pub fn assignment(key: &str, value: &str) -> String {
-    let line = format!("{key} = {value}");
-    match line.parse::<toml::Table>() {
-        Ok(_) => line,
-        Err(_) => format!("{key} = {value:?}"),
-    }
-}
-
-fn merged(base: &RunConfig, text: &str) -> Result<RunConfig> {
-    // Checked alone first, so that an unknown key is named.
-    RunConfig::from_toml(text, "--set")?;
-    let mut table: toml::Table = base.to_toml().parse()?;
-    merge(&mut table, text.parse()?);
-    Ok(RunConfig::from_toml(&toml::to_string(&table)?, "--set")?)
-}
-
-pub fn merge(into: &mut toml::Table, from: toml::Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
+/// An error about a setting with the place where the user typed it.
+pub fn located(given: &Given, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error) => given.located(error).into(),
+        Err(error) => error,
     }
 }

@@ -1,56 +1,52 @@
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rankwise_data::{Hub, RepoId, RepoKind, model_patterns, read_text};
+use rankwise_data::{Hub, RepoId, RepoKind, model_patterns};
 use rankwise_paper::{TuningRow, TuningRuns, text_table, tuning_cells};
 use rankwise_training::{
-    Method, MethodTable, Sources, TuneConfig, TuneProgress, TuneRecord, TuneStop, TuneSummary,
-    count_parameters, rehearse, tune,
+    Configuration, Error, Given, Method, MethodTable, Sources, TuneConfig, TuneProgress,
+    TuneRecord, TuneStop, TuneSummary, count_parameters, rehearse, tune,
 };
 
-use super::train::{assignment, merge};
-use super::{Outcome, tuned};
+use super::{Outcome, train, tuned};
 use crate::cli::{Common, TrainOptions};
 use crate::progress;
-use crate::stdout::{out, outln};
+use crate::stdout::outln;
 
-/// Whether a transformer is to be fine-tuned rather than a head.
-pub fn is_asked_for(options: &TrainOptions) -> Result<bool> {
-    if options.model.is_some() {
-        return Ok(true);
-    }
-    Ok(match &options.config {
-        Some(path) => read_text(path)?
-            .parse::<toml::Table>()
-            .is_ok_and(|table| table.contains_key("model")),
-        None => false,
-    })
+/// A run that is to be made.
+struct Planned {
+    config: TuneConfig,
+    /// Where its settings were typed.
+    given: Given,
+    /// Its folder's name.
+    name: String,
 }
 
-/// Fine-tunes a transformer, one run for every combination of the methods, ranks and seeds given.
-pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
-    let configs = configurations(options, common)?;
+/// Fine-tunes a transformer, one run for every combination of the methods, ranks, learning rates and
+/// seeds given.
+pub fn run(options: &TrainOptions, given: Given, common: &Common) -> Result<Outcome> {
+    let mut planned = configurations(options, given, common)?;
     if options.dump_config {
-        for config in &configs {
-            out!("{}", config.to_toml());
-        }
-        return Ok(Outcome::Done);
+        return dump(&mut planned, options, common);
     }
     if common.out.is_none() && !options.dry_run {
         bail!("train: --out DIR is needed: the folder for the runs' folders");
     }
-    // Configurations differ in method, rank and seed alone.
-    let sources = sources(&configs[0], options.offline, common.quiet)?;
-    check_methods(&configs, &sources)?;
+    // Configurations differ in method, rank, learning rate and seed alone.
+    let sources = sources(&planned[0], options.offline, common.quiet)?;
+    for planned in &mut planned {
+        let resolved = planned.config.resolved(Some(&sources.model));
+        planned.config = resolved.map_err(|error| planned.given.located(error))?;
+    }
+    check_methods(&planned, &sources)?;
     let Some(out) = common.out.as_ref().filter(|_| !options.dry_run) else {
-        return dry_run(&configs, &sources, common);
+        return dry_run(&planned, &sources, common);
     };
     let mut summaries = Vec::new();
-    for config in &configs {
-        let name = folder_name(config);
-        let summary = one(config, &sources, &out.join(&name), common)?;
-        summaries.push((name, summary));
+    for planned in &planned {
+        let summary = one(planned, &sources, &out.join(&planned.name), common)?;
+        summaries.push((planned.name.clone(), summary));
     }
     // What was trained is safe already: a page that cannot be made is no failure of the runs.
     let page = TuningRuns::read(out).and_then(|runs| tuned::write_page(&runs, out));
@@ -71,6 +67,11 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
             outln!("{note}");
         }
     }
+    for (planned, (name, summary)) in planned.iter().zip(&summaries) {
+        if let Some(said) = planned.config.said_of_stillness(summary.steps) {
+            eprintln!("{name}: {said}");
+        }
+    }
     let diverged = |summary: &TuneSummary| matches!(summary.stop, TuneStop::Diverged { .. });
     for (_, summary) in summaries.iter().filter(|(_, summary)| diverged(summary)) {
         if let TuneStop::Diverged { step, module } = &summary.stop {
@@ -88,35 +89,72 @@ pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
     )
 }
 
+/// Prints the configurations; what depends on the model is left open if that cannot be read.
+fn dump(planned: &mut [Planned], options: &TrainOptions, common: &Common) -> Result<Outcome> {
+    let first = &planned[0].config.model;
+    let model = folder(
+        (
+            "model.path",
+            &first.path,
+            RepoKind::Model,
+            first.revision.as_deref(),
+        ),
+        &["config.json"],
+        (options.offline, true),
+    );
+    let model = model.map_err(|error| train::located(&planned[0].given, error));
+    if let Err(error) = &model {
+        eprintln!("targets are not written out, as the model is not there: {error:#}");
+    }
+    for planned in planned.iter_mut() {
+        let resolved = planned.config.resolved(model.as_deref().ok());
+        planned.config = resolved.map_err(|error| planned.given.located(error))?;
+    }
+    let configs: Vec<&TuneConfig> = planned.iter().map(|planned| &planned.config).collect();
+    let texts = planned.iter();
+    let texts = texts.map(|planned| (planned.name.clone(), planned.config.to_commented_toml()));
+    train::dump(texts, &configs, common)?;
+    Ok(Outcome::Done)
+}
+
 /// Where methods or ranks differ, attaches each to the model without its weights: what does not fit
 /// is said before the first run rather than after it.
-fn check_methods(configs: &[TuneConfig], sources: &Sources) -> Result<()> {
+fn check_methods(planned: &[Planned], sources: &Sources) -> Result<()> {
     // A path that is no published model's name.
     let model = std::path::absolute(&sources.model)?;
-    let fresh = configs
+    let fresh = planned
         .iter()
-        .filter(|config| config.model.adapter.is_none());
+        .filter(|planned| planned.config.model.adapter.is_none());
     // Once for all seeds: a method that decomposes weights takes seconds.
-    let mut methods: Vec<&MethodTable> = Vec::new();
-    for config in fresh {
-        if !methods.contains(&&config.method) {
-            methods.push(&config.method);
+    let mut methods: Vec<(&MethodTable, &Given)> = Vec::new();
+    for Planned { config, given, .. } in fresh {
+        if !methods.iter().any(|(method, _)| **method == config.method) {
+            methods.push((&config.method, given));
         }
     }
     if methods.len() > 1 {
-        for method in methods {
-            count_parameters(&model.to_string_lossy(), 2, method)?;
+        for (method, given) in methods {
+            let counted = count_parameters(&model.to_string_lossy(), 2, method);
+            counted.map_err(|error| given.located(error))?;
         }
     }
     Ok(())
 }
 
 /// Says what the runs would cost, after a few steps of each.
-fn dry_run(configs: &[TuneConfig], sources: &Sources, common: &Common) -> Result<Outcome> {
+fn dry_run(planned: &[Planned], sources: &Sources, common: &Common) -> Result<Outcome> {
     let mut rehearsals = Vec::new();
-    for config in configs {
-        let rehearsal = rehearse(config, sources)?;
-        rehearsals.push((folder_name(config), rehearsal));
+    for Planned {
+        config,
+        given,
+        name,
+    } in planned
+    {
+        let rehearsal = rehearse(config, sources).map_err(|error| given.located(error))?;
+        if let Some(said) = config.said_of_stillness(rehearsal.steps) {
+            eprintln!("{name}: {said}");
+        }
+        rehearsals.push((name.clone(), rehearsal));
     }
     if common.json {
         let named = rehearsals
@@ -162,7 +200,7 @@ fn dry_run(configs: &[TuneConfig], sources: &Sources, common: &Common) -> Result
 
 /// One run under a progress bar.
 fn one(
-    config: &TuneConfig,
+    Planned { config, given, .. }: &Planned,
     sources: &Sources,
     folder: &Path,
     common: &Common,
@@ -197,6 +235,7 @@ fn one(
         }
     });
     bar.finish_and_clear();
+    let summary = summary.map_err(|error| given.located(error));
     summary.with_context(|| format!("train: {}", folder.display()))
 }
 
@@ -212,165 +251,165 @@ fn told(record: &TuneRecord) -> String {
     text
 }
 
-/// `task-method-r8-s0`.
-fn folder_name(config: &TuneConfig) -> String {
+/// `task-method-r8-s0`, and with the learning rate if there are several.
+fn folder_name(config: &TuneConfig, has_rate: bool) -> String {
     let method = config.method.method.key();
     let rank = match config.method.method.has_rank() {
         true => format!("-r{}", config.method.common.rank),
         false => String::new(),
     };
-    format!("{}-{method}{rank}-s{}", config.task.name, config.seed)
+    let rate = match has_rate {
+        true => format!("-lr{:e}", config.optimizer.learning_rate),
+        false => String::new(),
+    };
+    format!("{}-{method}{rank}{rate}-s{}", config.task.name, config.seed)
 }
 
-fn configurations(options: &TrainOptions, common: &Common) -> Result<Vec<TuneConfig>> {
-    let mut table = toml::Table::new();
-    if let Some(path) = &options.config {
-        let text = read_text(path)?;
-        TuneConfig::from_toml(&text, &path.display().to_string())?;
-        table = text.parse()?;
-    }
-    let mut set = |key: &str, value: toml::Value| -> Result<()> {
-        merge(&mut table, nested(key, value));
-        Ok(())
-    };
-    for (key, value) in &options.set {
-        let line: toml::Table = assignment("value", value).parse()?;
-        for (_, value) in line {
-            set(key, value)?;
-        }
-    }
-    let text = |text: &str| toml::Value::String(text.to_owned());
-    if let Some(model) = &options.model {
-        set("model.path", text(model))?;
-    }
-    if let Some(adapter) = &options.adapter {
-        set("model.adapter", text(&adapter.to_string_lossy()))?;
-    }
-    if let Some(task) = &options.task {
-        set("task.name", text(task))?;
-    }
-    if let Some(data) = &options.data {
-        set("task.data", text(&data.to_string_lossy()))?;
-    }
-    if let Some(device) = options.device {
-        set("device", text(&device.to_string()))?;
-    }
-    if let Some(epochs) = options.epochs {
-        let epochs = i64::try_from(epochs).context("--epochs")?;
-        set("schedule.epochs", toml::Value::Integer(epochs))?;
-    }
-    if let Some(rate) = options.learning_rate {
-        set("optimizer.learning_rate", toml::Value::Float(rate))?;
-    }
-    if let Some(allowed) = options.skip_bad {
-        set("task.skip_bad", toml::Value::Integer(allowed as i64))?;
-    }
-    if !options.targets.is_empty() {
-        let targets = options.targets.iter().map(|target| text(target)).collect();
-        set("method.targets", toml::Value::Array(targets))?;
-    }
-    if entry(&table, "task", "name").and_then(toml::Value::as_str) == Some("squad")
-        && entry(&table, "task", "max_length").is_none()
-    {
+fn configurations(
+    options: &TrainOptions,
+    mut given: Given,
+    common: &Common,
+) -> Result<Vec<Planned>> {
+    let is_squad = given.get("task.name").and_then(toml::Value::as_str) == Some("squad");
+    if is_squad && given.get("task.max_length").is_none() {
         // The usual windows.
-        merge(
-            &mut table,
-            nested("task.max_length", toml::Value::Integer(384)),
-        );
+        given.set("task.max_length", 384.into(), "the default for squad")?;
     }
-    let methods = match (options.method.as_slice(), entry(&table, "method", "name")) {
+    let default = MethodTable::default().method.key().to_owned();
+    let methods = match (options.method.as_slice(), given.get("method.name")) {
         ([], Some(toml::Value::String(name))) => vec![name.clone()],
-        ([], _) => vec![MethodTable::default().method.key().to_owned()],
+        ([], None) => vec![default],
+        // It is no name, and said to be none.
+        ([], Some(_)) => return Err(wrong(given.read::<TuneConfig>())),
         (methods, _) => methods.to_vec(),
     };
-    let base = of_method(&table, &methods[0], &methods);
-    let base = TuneConfig::from_toml(&toml::to_string(&base)?, "--set")?;
+    let base: TuneConfig = of_method(&given, &methods[0], &methods, options)?.read()?;
     let ranks = match options.rank.as_slice() {
-        [] => vec![base.method.common.rank],
-        ranks => ranks.to_vec(),
+        [] => vec![None],
+        ranks => ranks.iter().copied().map(Some).collect(),
+    };
+    let rates = match options.learning_rate.as_slice() {
+        [] | [_] => vec![None],
+        rates => rates.iter().copied().map(Some).collect(),
     };
     let seeds = match (options.seeds.as_slice(), common.seed) {
         ([], seed) => vec![seed.unwrap_or(base.seed)],
         (seeds, _) => seeds.to_vec(),
     };
-    let mut configs: Vec<TuneConfig> = Vec::new();
+    let mut planned: Vec<Planned> = Vec::new();
     for method in &methods {
-        for rank in &ranks {
-            for seed in &seeds {
-                let mut own = of_method(&table, method, &methods);
-                let has_rank = method.parse().is_ok_and(|method: Method| method.has_rank());
-                if has_rank {
-                    merge(
-                        &mut own,
-                        nested("method.rank", toml::Value::Integer(*rank as i64)),
-                    );
+        let of_method = of_method(&given, method, &methods, options)?;
+        let has_rank = method.parse().is_ok_and(|method: Method| method.has_rank());
+        for rank in ranks.iter().map(|rank| rank.filter(|_| has_rank)) {
+            for rate in &rates {
+                let mut given = of_method.clone();
+                if let Some(rank) = rank {
+                    let value = i64::try_from(rank).unwrap_or(i64::MAX);
+                    given.set("method.rank", value.into(), &format!("--rank {rank}"))?;
                 }
-                let mut config = TuneConfig::from_toml(&toml::to_string(&own)?, "--method")?;
-                config.seed = *seed;
-                let rank = config.method.common.rank;
-                config = config.with_adapters_rank()?;
-                let found = config.method.common.rank;
-                if found != rank && !options.rank.is_empty() && has_rank {
-                    bail!("--rank: expected {found}, the adapter's, found {rank}");
+                if let Some(rate) = *rate {
+                    let origin = format!("--learning-rate {rate}");
+                    given.set("optimizer.learning_rate", rate.into(), &origin)?;
                 }
-                config.check("configuration")?;
-                // What has no R is one run.
-                if !configs.contains(&config) {
-                    configs.push(config);
+                for seed in &seeds {
+                    let config = configuration(&given, *seed, rank)?;
+                    // What has no R is one run.
+                    if !planned.iter().any(|planned| planned.config == config) {
+                        planned.push(Planned {
+                            name: folder_name(&config, rates.len() > 1),
+                            given: given.clone(),
+                            config,
+                        });
+                    }
                 }
             }
         }
     }
-    Ok(configs)
+    Ok(planned)
 }
 
-fn entry<'a>(table: &'a toml::Table, part: &str, key: &str) -> Option<&'a toml::Value> {
-    table.get(part)?.get(key)
+/// One run's configuration, `rank` being the one of `--rank`.
+fn configuration(given: &Given, seed: u64, rank: Option<usize>) -> Result<TuneConfig> {
+    let mut config: TuneConfig = given.read()?;
+    config.seed = seed;
+    config = config.with_adapters_rank()?;
+    let found = config.method.common.rank;
+    if let Some(rank) = rank.filter(|rank| *rank != found) {
+        bail!("--rank: expected {found}, the adapter's, found {rank}");
+    }
+    let checked = config.check("configuration");
+    checked.map_err(|error| given.located(error))?;
+    let paths = [
+        Some(&mut config.task.data),
+        config.model.adapter.as_mut(),
+        config.task.train.as_mut(),
+        config.task.validation.as_mut(),
+    ];
+    for path in paths.into_iter().flatten() {
+        *path = plain(path);
+    }
+    config.model.path = plain(Path::new(&config.model.path))
+        .to_string_lossy()
+        .into_owned();
+    Ok(config)
+}
+
+/// The same path without `.` and doubled separators, so that one place is one configuration; what is
+/// not there, such as an id of the Hub, stays as it is.
+fn plain(path: &Path) -> PathBuf {
+    if !path.exists() {
+        return path.to_path_buf();
+    }
+    let parts = path
+        .components()
+        .filter(|part| !matches!(part, Component::CurDir));
+    let plain: PathBuf = parts.collect();
+    match plain.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => plain,
+    }
+}
+
+fn wrong<T>(read: Result<T, rankwise_training::Error>) -> anyhow::Error {
+    match read {
+        Err(error) => error.into(),
+        Ok(_) => anyhow::anyhow!("method.name: expected a method's name"),
+    }
 }
 
 /// The settings of a run of `method`: without the keys under `[method]` that are not its own but
 /// another's of `methods`, or of the method that the settings name.
-fn of_method(table: &toml::Table, method: &str, methods: &[String]) -> toml::Table {
-    let mut own = table.clone();
-    let named = entry(table, "method", "name").and_then(toml::Value::as_str);
+fn of_method(
+    given: &Given,
+    method: &str,
+    methods: &[String],
+    options: &TrainOptions,
+) -> Result<Given> {
+    let mut own = given.clone();
+    let named = given.get("method.name").and_then(toml::Value::as_str);
     let others: Vec<&str> = methods.iter().map(String::as_str).chain(named).collect();
-    if let Some(toml::Value::Table(settings)) = own.get_mut("method") {
-        settings.retain(|key, value| {
-            is_key_of(method, key, value)
-                || !others.iter().any(|other| is_key_of(other, key, value))
-        });
+    own.retain("method", |key| {
+        is_key_of(method, key) || !others.iter().any(|other| is_key_of(other, key))
+    });
+    if !options.method.is_empty() {
+        own.set("method.name", method.into(), &format!("--method {method}"))?;
     }
-    merge(
-        &mut own,
-        nested("method.name", toml::Value::String(method.to_owned())),
-    );
-    own
+    Ok(own)
 }
 
-/// Whether `method` has a setting `key`, whatever its value may be.
-fn is_key_of(method: &str, key: &str, value: &toml::Value) -> bool {
-    let mut settings = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-    settings.insert("name".to_owned(), toml::Value::String(method.to_owned()));
-    match MethodTable::try_from(settings) {
-        Ok(_) => true,
-        Err(error) => !error.contains("unknown field"),
-    }
-}
-
-/// `a.b = value` as a table.
-fn nested(key: &str, value: toml::Value) -> toml::Table {
-    match key.split_once('.') {
-        None => toml::Table::from_iter([(key.to_owned(), value)]),
-        Some((first, rest)) => {
-            let inner = toml::Value::Table(nested(rest, value));
-            toml::Table::from_iter([(first.to_owned(), inner)])
-        }
-    }
+/// Whether `method` has a setting `key`.
+fn is_key_of(method: &str, key: &str) -> bool {
+    let name = format!("method.{key}");
+    let method = toml::Table::from_iter([("name".to_owned(), method.into())]);
+    let given = toml::Table::from_iter([("method".to_owned(), method.into())]);
+    TuneConfig::keys(&given).iter().any(|key| key.name == name)
 }
 
 /// The folders of the model and of the data: as given, or where the Hub's cache has them or gets
 /// them.
-fn sources(config: &TuneConfig, offline: bool, quiet: bool) -> Result<Sources> {
+fn sources(planned: &Planned, offline: bool, quiet: bool) -> Result<Sources> {
+    let config = &planned.config;
+    let located = |error| train::located(&planned.given, error);
     let data = config.task.data.to_string_lossy();
     let name = config.task.name.as_str();
     // Where the data sets of these tasks keep the files of one part of theirs.
@@ -386,11 +425,12 @@ fn sources(config: &TuneConfig, offline: bool, quiet: bool) -> Result<Sources> {
         ("model.path", &config.model.path, RepoKind::Model, revision),
         &patterns,
         (offline, quiet),
-    )?;
+    )
+    .map_err(located)?;
     let data = match &pattern {
         Some(pattern) => {
             let given = ("task.data", &*data, RepoKind::Dataset, None);
-            let found = folder(given, &[pattern], (offline, quiet))?;
+            let found = folder(given, &[pattern], (offline, quiet)).map_err(located)?;
             // The files of CIFAR lie in a folder of their own there.
             let own = found.join(name);
             let is_cifar = name.starts_with("cifar") && own.is_dir();
@@ -413,7 +453,13 @@ fn folder(
     }
     let is_id = given.split('/').count() == 2 && !given.starts_with('.') && !path.is_absolute();
     if !is_id {
-        bail!("{key}: expected a folder or an id of the Hub (owner/name), found {given:?}");
+        return Err(Error::Setting {
+            origin: "configuration".to_owned(),
+            key: key.to_owned(),
+            expected: "a folder or an id of the Hub (owner/name)".to_owned(),
+            found: format!("{given:?}"),
+        }
+        .into());
     }
     let mut repo = RepoId::parse(kind, given)?;
     if let Some(revision) = revision {

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::head::{Initialisation, MaskPeriod};
-use crate::{DeviceName, Error, MethodConfig};
+use crate::settings::{Configuration, Given, Key, commented, fields};
+use crate::{DeviceName, Error, MethodConfig, TuneConfig};
 
+rankwise_data::documented! {
 /// Everything that decides a run's numbers: what `config.toml` in a run folder holds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +22,7 @@ pub struct RunConfig {
     pub optimizer: OptimizerConfig,
     /// How long, and in what portions.
     pub schedule: ScheduleConfig,
+}
 }
 
 /// The type of the numbers that are trained.
@@ -43,6 +45,7 @@ impl Precision {
     }
 }
 
+rankwise_data::documented! {
 /// The `[task]` part of a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -53,6 +56,7 @@ pub struct TaskConfig {
     pub evaluate_on: EvaluateOn,
     /// How many of each class's last training rows are held out for `evaluate_on = "validation"`.
     pub validation_per_class: usize,
+}
 }
 
 impl Default for TaskConfig {
@@ -76,20 +80,22 @@ pub enum EvaluateOn {
     Validation,
 }
 
+rankwise_data::documented! {
 /// The `[optimizer]` part of a configuration: AdamW (Loshchilov & Hutter 2019).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// η.
+    /// η, the learning rate.
     pub learning_rate: f64,
-    /// β₁.
+    /// β₁ of AdamW.
     pub beta1: f64,
-    /// β₂.
+    /// β₂ of AdamW.
     pub beta2: f64,
-    /// ε.
+    /// ε of AdamW.
     pub epsilon: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+}
 }
 
 impl Default for OptimizerConfig {
@@ -104,6 +110,7 @@ impl Default for OptimizerConfig {
     }
 }
 
+rankwise_data::documented! {
 /// The `[schedule]` part of a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +121,7 @@ pub struct ScheduleConfig {
     pub batch_size: usize,
     /// A killed run loses at most that many epochs; the numbers do not depend on it.
     pub checkpoint_every: usize,
+}
 }
 
 impl Default for ScheduleConfig {
@@ -132,26 +140,16 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Setting`] for an unknown key (with the nearest known one) or a wrong value.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| Error::Setting {
-                origin: origin.to_owned(),
-                key: "(file)".to_owned(),
-                expected: "TOML".to_owned(),
-                found: error.to_string(),
-            })?;
-        refuse_unknown(&table, &Self::template(), "", origin)?;
-        table
-            .try_into()
-            .map_err(|error: toml::de::Error| Error::Setting {
-                origin: origin.to_owned(),
-                key: "(value)".to_owned(),
-                expected: "a value of the documented type".to_owned(),
-                found: error.to_string().trim().replace('\n', "; "),
-            })
+        Given::from_toml(text, origin)?.read()
     }
 
-    /// The configuration as TOML: what `--dump-config` prints and a run folder keeps.
+    /// The configuration as TOML with a comment for every key: what `--dump-config` prints.
+    pub fn to_commented_toml(&self) -> String {
+        let table = toml::Table::try_from(self).expect("numbers and names are TOML");
+        commented(&table, &Self::keys(&table))
+    }
+
+    /// The configuration as TOML: what a run folder keeps.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration of numbers and names is TOML")
     }
@@ -198,61 +196,27 @@ impl RunConfig {
             ..self.clone()
         })
     }
-
-    /// A configuration in which every key is present.
-    fn template() -> toml::Table {
-        let every = Self {
-            method: MethodConfig {
-                rank: Some(1),
-                alpha: Some(1.0),
-                initialisation: Some(Initialisation::default()),
-                lambda: Some(1.0),
-                directions: Some(1),
-                mask: Some(MaskPeriod::default()),
-                ..MethodConfig::default()
-            },
-            ..Self::default()
-        };
-        toml::Table::try_from(every).expect("a configuration of numbers and names is TOML")
-    }
 }
 
-/// Fails on the first key of `given` that `known` lacks.
-fn refuse_unknown(
-    given: &toml::Table,
-    known: &toml::Table,
-    prefix: &str,
-    origin: &str,
-) -> Result<(), Error> {
-    for (key, value) in given {
-        match (known.get(key), value) {
-            (None, _) => {
-                let nearest = nearest(key, known.keys().map(String::as_str));
-                let keys: Vec<_> = known.keys().map(String::as_str).collect();
-                return Err(Error::Setting {
-                    origin: origin.to_owned(),
-                    key: format!("{prefix}{key}"),
-                    expected: format!("one of {}", keys.join(", ")),
-                    found: format!("an unknown key{nearest}"),
-                });
-            }
-            (Some(toml::Value::Table(known)), toml::Value::Table(given)) => {
-                refuse_unknown(given, known, &format!("{prefix}{key}."), origin)?;
-            }
-            _ => {}
-        }
+impl Configuration for RunConfig {
+    fn keys(_: &toml::Table) -> Vec<Key> {
+        [
+            fields::<Self>(""),
+            fields::<TaskConfig>("task."),
+            fields::<MethodConfig>("method."),
+            fields::<OptimizerConfig>("optimizer."),
+            fields::<ScheduleConfig>("schedule."),
+        ]
+        .concat()
     }
-    Ok(())
-}
 
-/// `; did you mean "…"?` with the most similar of `known`, or nothing if none is similar.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    known
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(given, name), name))
-        .filter(|(similarity, _)| *similarity > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
+    fn elsewhere(key: &str) -> Option<String> {
+        let is_of_transformers = TuneConfig::every_key().any(|known| known.name == key);
+        is_of_transformers.then(|| {
+            "it is one of fine-tuning a transformer, which needs --model DIR, or path under [model]"
+                .to_owned()
+        })
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +246,7 @@ mod tests {
         };
         let unknown = error("[optimizer]\nlearning_rte = 1.0\n");
         assert!(
-            unknown.contains("run.toml: key optimizer.learning_rte"),
+            unknown.contains("run.toml:2: key optimizer.learning_rte"),
             "{unknown}"
         );
         assert!(

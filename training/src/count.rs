@@ -151,7 +151,7 @@ fn config_of(model: &str) -> Result<ModelConfig, Error> {
     if folder.is_dir() {
         return ModelConfig::read(folder);
     }
-    let nearest = crate::config::nearest(model, KNOWN);
+    let nearest = crate::settings::nearest(model, KNOWN);
     Err(Error::Setting {
         origin: "--model".to_owned(),
         key: "model".to_owned(),

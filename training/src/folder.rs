@@ -2,9 +2,10 @@
 //! on, `run.json` last of all.
 //!
 //! A checkpoint is the run's tensors, with what it says in words and numbers (its notes) as JSON in
-//! the metadata; the notes name the configuration that they belong to.
+//! the metadata; the notes name the configuration that they belong to. The SHA-256 of the file, taken
+//! with zeros in its place, stands in the metadata too: a byte that is another one is found.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 const METADATA_KEY: &str = "rankwise";
+
+const DIGEST_KEY: &str = "sha256";
+
+/// In the place of a digest while it is taken.
+const NO_DIGEST: [u8; 64] = [b'0'; 64];
 
 /// How far the run of a folder has come: nowhere, to a checkpoint, to its end.
 pub(crate) enum Held<P, W> {
@@ -77,9 +83,9 @@ impl Folder {
             write_atomic(&config_path, |out| out.write_all(config.as_bytes()))?;
         }
         let found = read_text(&config_path)?;
-        if let Some((ours, theirs)) = first_difference(config, &found) {
+        if let Some(difference) = difference(config, &found) {
             return Err(foreign(format!(
-                "config.toml is another configuration's: expected `{ours}`, found `{theirs}`"
+                "config.toml is another configuration's: {difference}"
             )));
         }
         Ok(Self {
@@ -130,8 +136,18 @@ impl Folder {
         notes: &impl Serialize,
     ) -> Result<(), Error> {
         let notes = serde_json::to_string(notes).expect("numbers and texts serialise");
-        let metadata = HashMap::from([(METADATA_KEY.to_owned(), notes)]);
-        write_tensors(&self.checkpoint_path(), tensors, Some(metadata))
+        let no_digest = String::from_utf8_lossy(&NO_DIGEST).into_owned();
+        let metadata = HashMap::from([
+            (METADATA_KEY.to_owned(), notes),
+            (DIGEST_KEY.to_owned(), no_digest),
+        ]);
+        let mut bytes = serialized(tensors, Some(metadata))?;
+        if let Some(place) = digest_place(&bytes) {
+            let digest = sha256_hex(&bytes);
+            bytes[place].copy_from_slice(digest.as_bytes());
+        }
+        let path = self.checkpoint_path();
+        Ok(write_atomic(&path, |out| out.write_all(&bytes))?)
     }
 
     /// Ends the run: its record comes last, so that a folder with one is whole.
@@ -156,7 +172,8 @@ impl Folder {
 
 impl<N: DeserializeOwned> Kept<N> {
     fn read(path: PathBuf, config_sha256: &str) -> Result<Self, Error> {
-        let whole = fs::read(&path).map_err(|error| damaged(&path, error))?;
+        let mut whole = fs::read(&path).map_err(|error| damaged(&path, error))?;
+        check_digest(&mut whole).map_err(|found| damaged(&path, found))?;
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&whole)
             .map_err(|error| damaged(&path, error))?;
         let notes = metadata
@@ -206,13 +223,83 @@ fn damaged(path: &Path, found: impl ToString) -> Error {
     }
 }
 
-fn first_difference<'a>(ours: &'a str, theirs: &'a str) -> Option<(&'a str, &'a str)> {
-    let longest = ours.lines().count().max(theirs.lines().count());
-    let lines = |text: &'a str| text.lines().chain(std::iter::repeat("(no line)"));
-    lines(ours)
-        .zip(lines(theirs))
-        .take(longest)
-        .find(|(ours, theirs)| ours != theirs)
+/// Where the digest of a checkpoint stands in its bytes.
+fn digest_place(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+    let length = u64::from_le_bytes(*bytes.first_chunk()?);
+    let header = bytes.get(8..)?.get(..usize::try_from(length).ok()?)?;
+    // In the notes, which are a text there, quotes have a backslash before them.
+    let before = format!("\"{DIGEST_KEY}\":\"");
+    let at = header
+        .windows(before.len())
+        .position(|part| part == before.as_bytes())?;
+    let start = 8 + at + before.len();
+    let place = start..start + NO_DIGEST.len();
+    bytes.get(place.clone()).map(|_| place)
+}
+
+/// What is wrong with a checkpoint's bytes, if they are not those that were written.
+fn check_digest(bytes: &mut [u8]) -> Result<(), String> {
+    let Some(place) = digest_place(bytes) else {
+        return Err("no SHA-256 of its own".to_owned());
+    };
+    let written = String::from_utf8_lossy(&bytes[place.clone()]).into_owned();
+    bytes[place].copy_from_slice(&NO_DIGEST);
+    let now = sha256_hex(bytes);
+    match now == written {
+        true => Ok(()),
+        false => Err(format!(
+            "a damaged one: its bytes have the SHA-256 {now}, and were written with {written}"
+        )),
+    }
+}
+
+/// In what another configuration differs: the first key, and how many more.
+fn difference(ours: &str, theirs: &str) -> Option<String> {
+    let lines = |text: &str| -> BTreeMap<String, String> {
+        let mut lines = BTreeMap::new();
+        match text.parse() {
+            Ok(table) => add_lines(table, "", &mut lines),
+            Err(_) => lines.extend([(String::new(), "no TOML".to_owned())]),
+        }
+        lines
+    };
+    let (ours, theirs) = (lines(ours), lines(theirs));
+    let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let mut unlike = keys
+        .into_iter()
+        .filter(|key| ours.get(*key) != theirs.get(*key));
+    let key = unlike.next()?;
+    let of = |lines: &BTreeMap<String, String>| {
+        lines.get(key).map_or("(no line)".to_owned(), Clone::clone)
+    };
+    let more = match unlike.count() {
+        0 => String::new(),
+        count => format!(", and {count} more keys differ"),
+    };
+    let how = match key.as_str() {
+        "optimizer.learning_rate" => {
+            "; several rates in one --learning-rate get a folder each, other settings need another --out"
+        }
+        _ => "; a run with other settings needs another --out",
+    };
+    Some(format!(
+        "expected `{}`, found `{}`{more}{how}",
+        of(&ours),
+        of(&theirs)
+    ))
+}
+
+/// `a.b = value` by the key `a.b`.
+fn add_lines(table: toml::Table, before: &str, into: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        let name = format!("{before}{key}");
+        match value {
+            toml::Value::Table(inner) => add_lines(inner, &format!("{name}."), into),
+            value => {
+                into.insert(name.clone(), format!("{name} = {value}"));
+            }
+        }
+    }
 }
 
 /// Writes named tensors as safetensors, whole or not at all.
@@ -221,14 +308,22 @@ pub(crate) fn write_tensors(
     tensors: &[(String, Tensor)],
     metadata: Option<HashMap<String, String>>,
 ) -> Result<(), Error> {
+    let bytes = serialized(tensors, metadata)?;
+    write_atomic(path, |out| out.write_all(&bytes))?;
+    Ok(())
+}
+
+/// Tensors as safetensors. One that is not on the host fills its buffer: all of that is read back.
+fn serialized(
+    tensors: &[(String, Tensor)],
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, Error> {
     let host = tensors
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), tensor.to_device(&Device::Cpu)?.contiguous()?)))
         .collect::<Result<Vec<_>, Error>>()?;
-    let bytes = safetensors::serialize(host, metadata)
-        .map_err(|error| candle_core::Error::msg(error.to_string()))?;
-    write_atomic(path, |out| out.write_all(&bytes))?;
-    Ok(())
+    let bytes = safetensors::serialize(host, metadata);
+    Ok(bytes.map_err(|error| candle_core::Error::msg(error.to_string()))?)
 }
 
 /// Writes a value as JSON, whole or not at all.
@@ -263,6 +358,15 @@ mod tests {
         for (config, difference) in [
             ("a = 1\nb = 3\n", "expected `b = 3`, found `b = 2`"),
             ("a = 1\n", "expected `(no line)`, found `b = 2`"),
+            (
+                "a = 2\nb = 3\n",
+                "expected `a = 2`, found `a = 1`, and 1 more keys differ; a run with other settings",
+            ),
+            (
+                "a = 1\nb = 2\n[optimizer]\nlearning_rate = 0.1\n",
+                "expected `optimizer.learning_rate = 0.1`, found `(no line)`; several rates in one \
+                 --learning-rate get a folder each",
+            ),
             (
                 "a = 1\nb = 2\nc = 3\n",
                 "expected `c = 3`, found `(no line)`",
@@ -308,6 +412,23 @@ mod tests {
             .write_checkpoint(&tensors, &notes("another"))
             .unwrap();
         assert!(message(held(&folder)).contains("a checkpoint of another configuration"));
+
+        // Whichever bit is another one is found.
+        folder.write_checkpoint(&tensors, &own).unwrap();
+        let file = path.path().join("checkpoint.safetensors");
+        let good = fs::read(&file).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            fs::write(&file, bad).unwrap();
+            let found = message(held(&folder));
+            assert!(
+                found.contains("removing it restarts the run"),
+                "{at}: {found}"
+            );
+        }
+        fs::write(&file, &good).unwrap();
+        assert!(matches!(held(&folder).unwrap(), Held::Part(_)));
 
         // The record is looked for first.
         folder.finish(&own).unwrap();

@@ -22,6 +22,7 @@ mod method;
 mod metric;
 mod model;
 mod module;
+mod settings;
 mod tuning;
 
 pub use config::{EvaluateOn, OptimizerConfig, Precision, RunConfig, ScheduleConfig, TaskConfig};
@@ -40,6 +41,7 @@ pub use metric::{
     matthews, normalized_answer, pearson,
 };
 pub use model::KNOWN as KNOWN_MODELS;
+pub use settings::{Configuration, Given, Key};
 pub use tuning::{
     DeviceAgreement, EvaluationSettings, ModelSettings, ModuleRank, OptimizerName,
     OptimizerSettings, Rehearsal, ScheduleSettings, Scores, Shape, Sources, StepBench, StepRecord,

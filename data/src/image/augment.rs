@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rand::Rng;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use super::{Image, ImageProcessor};
@@ -21,14 +22,26 @@ pub struct Augment {
     pub crop: Option<RandomCrop>,
 }
 
+crate::documented! {
 /// A random part of an image: torchvision's `RandomResizedCrop`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandomCrop {
     /// Least and largest part of the area, drawn uniformly.
+    #[serde(deserialize_with = "pair")]
     pub scale: [f64; 2],
     /// Least and largest width over height, drawn uniformly on a logarithmic scale.
+    #[serde(deserialize_with = "pair")]
     pub ratio: [f64; 2],
+}
+}
+
+/// Two numbers and no third, which an array's own reader passes over.
+fn pair<'de, D: Deserializer<'de>>(numbers: D) -> Result<[f64; 2], D::Error> {
+    let numbers = Vec::<f64>::deserialize(numbers)?;
+    let count = numbers.len();
+    let pair = numbers.try_into();
+    pair.map_err(|_| D::Error::invalid_length(count, &"two numbers, the least and the largest"))
 }
 
 impl Default for RandomCrop {

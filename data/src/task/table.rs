@@ -10,6 +10,7 @@ use super::records::{Raw, Reading};
 use super::{Target, TextExample, TextSet, label};
 use crate::{Error, Provenance, SkipBad};
 
+crate::documented! {
 /// Which columns hold what.
 ///
 /// ```
@@ -39,6 +40,7 @@ pub struct TextColumns {
     /// there are: sorted, as numbers if all are whole. Spaces around a label are no part of it, and
     /// `1.0` is `1`.
     pub classes: Option<Vec<String>>,
+}
 }
 
 impl Default for TextColumns {

@@ -42,6 +42,13 @@ pub(super) fn made_with(config: &TuneConfig, summary: &TuneSummary) -> Settings 
         add(&mut settings, "", table);
     }
     settings.retain(|key, _| !PLACES.contains(&key.as_str()));
+    // α is R by default, written out or not; it is no other setting where R is another.
+    let number = |key: &str| settings.get(key)?.parse::<f64>().ok();
+    let alpha = number("method.alpha");
+    let ranks = ["method.rank", "method.first_rank"].map(number);
+    if alpha.is_some() && ranks.contains(&alpha) {
+        settings.remove("method.alpha");
+    }
     for (name, files) in [
         ("data_sha256", &summary.data_sha256),
         ("model_sha256", &summary.model_sha256),

@@ -13,6 +13,15 @@ use candle_core::{
 };
 use num_traits::Float;
 
+/// Reads a tensor back to the host. A device gives back a whole buffer, so of a part of one a copy is
+/// made there first.
+pub(crate) fn fetch(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.device().is_cpu() {
+        true => Ok(tensor.clone()),
+        false => tensor.force_contiguous()?.to_device(&Device::Cpu),
+    }
+}
+
 /// Independent accumulators in a sum or maximum over a row.
 pub(crate) const LANES: usize = 16;
 

@@ -72,6 +72,12 @@ pub(crate) struct Parameters {
     views: Vec<Tensor>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Numbers that this thread has read back, or would have from another device than the CPU.
+    pub(crate) static READ_BACK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Parameters on their way into a buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
@@ -179,6 +185,16 @@ impl Parameters {
     /// The whole buffer.
     pub fn values(&self) -> &Tensor {
         &self.values
+    }
+
+    /// The same on the host, read back in one piece.
+    pub fn on_host(&self) -> Result<Self> {
+        #[cfg(test)]
+        READ_BACK.with(|count| count.set(count.get() + self.values.elem_count()));
+        match self.values.device().is_cpu() {
+            true => Ok(self.clone()),
+            false => Self::new(self.parts.clone(), self.values.to_device(&Device::Cpu)?),
+        }
     }
 
     /// Puts other numbers into the same places.

@@ -23,6 +23,7 @@ pub(super) type Held = crate::folder::Held<Checkpoint, Box<RunSummary>>;
 pub(super) struct Checkpoint {
     pub records: Vec<EpochRecord>,
     pub wall_seconds: f64,
+    pub data_sha256: String,
     pub state: Tensor,
     pub updates: Vec<u64>,
 }
@@ -31,6 +32,7 @@ pub(super) struct Checkpoint {
 struct CheckpointNotes {
     config_sha256: String,
     wall_seconds: f64,
+    data_sha256: String,
     records: Vec<EpochRecord>,
 }
 
@@ -47,6 +49,10 @@ impl RunFolder {
         Ok((Self(folder), held))
     }
 
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     pub fn config_sha256(&self) -> &str {
         self.0.config_sha256()
     }
@@ -56,10 +62,12 @@ impl RunFolder {
         head: &Head,
         records: &[EpochRecord],
         wall_seconds: f64,
+        data_sha256: &str,
     ) -> Result<(), Error> {
         let notes = CheckpointNotes {
             config_sha256: self.config_sha256().to_owned(),
             wall_seconds,
+            data_sha256: data_sha256.to_owned(),
             records: records.to_vec(),
         };
         let (state, updates) = head.state();
@@ -131,6 +139,7 @@ impl Checkpoint {
         Ok(Self {
             records: notes.records,
             wall_seconds: notes.wall_seconds,
+            data_sha256: notes.data_sha256,
             state: state.to_device(device)?,
             updates: updates.into_iter().map(i64::cast_unsigned).collect(),
         })

@@ -102,7 +102,14 @@ impl FromStr for MethodName {
             .into_iter()
             .find(|method| method.key() == text)
             .ok_or_else(|| {
-                let nearest = crate::config::nearest(text, keys());
+                if crate::method::Method::KEYS.contains(&text) {
+                    return format!(
+                        "method {text:?} is one of fine-tuning a transformer, which needs --model DIR, \
+                         or path under [model]; without a model: {}",
+                        keys().join(", ")
+                    );
+                }
+                let nearest = crate::settings::nearest(text, keys());
                 format!(
                     "unknown method {text:?}{nearest}; known: {}",
                     keys().join(", ")
@@ -125,6 +132,7 @@ impl From<MethodName> for String {
     }
 }
 
+rankwise_data::documented! {
 /// The `[method]` part of a configuration. What is `None` follows from the method and R.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -149,6 +157,7 @@ pub struct MethodConfig {
     /// When a new mask is drawn; GM-LoRA and RM-LoRA only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskPeriod>,
+}
 }
 
 impl Default for MethodConfig {

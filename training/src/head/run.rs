@@ -59,10 +59,12 @@ pub fn train(
     let mut earlier_seconds = 0.0;
     match held {
         Held::Whole(summary) => {
+            same_data(&summary.data_sha256, task, folder.as_ref())?;
             observe(Progress::Found(summary.epochs));
             return Ok(*summary);
         }
         Held::Part(checkpoint) => {
+            same_data(&checkpoint.data_sha256, task, folder.as_ref())?;
             observe(Progress::Found(checkpoint.records.len()));
             run.head.restore(checkpoint.state, checkpoint.updates)?;
             records = checkpoint.records;
@@ -87,7 +89,7 @@ pub fn train(
             && epoch % config.schedule.checkpoint_every == 0
             && epoch < epochs
         {
-            folder.write_checkpoint(&run.head, &records, seconds())?;
+            folder.write_checkpoint(&run.head, &records, seconds(), &task.sha256)?;
         }
     }
 
@@ -112,6 +114,20 @@ pub fn train(
         folder.write_results(&run.head, &bias, config, &records, &summary)?;
     }
     Ok(summary)
+}
+
+/// Whether a run goes on with the features that it began with.
+fn same_data(begun: &str, task: &Task, folder: Option<&RunFolder>) -> Result<(), Error> {
+    match folder {
+        Some(folder) if begun != task.sha256 => Err(Error::ForeignFolder {
+            path: folder.path().to_path_buf(),
+            what: format!(
+                "its run began with other data: expected features of SHA-256 {begun}, found {}",
+                task.sha256
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 struct Run<'a> {

@@ -56,29 +56,31 @@ pub enum Orthogonal {
     MeanNorm,
 }
 
+rankwise_data::documented! {
 /// AdaLoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// R₀ of a module of rank `rank`: PEFT's `init_r`; `None`: one and a half of `rank`.
+    /// R₀ of a module of rank `rank`: PEFT's `init_r`; by default one and a half of `rank`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_rank: Option<usize>,
-    /// t_i; `None`: a tenth of the run.
+    /// t_i: steps before the first direction is taken away; by default a tenth of the run's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_steps: Option<u64>,
-    /// t_f; `None`: half of the run.
+    /// t_f: steps after the last direction is taken away; by default half of the run's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_steps: Option<u64>,
-    /// ΔT.
+    /// ΔT: steps from one choice of directions to the next.
     pub period: u64,
-    /// β₁.
+    /// β₁ of the running mean of sensitivities.
     pub beta1: f64,
-    /// β₂.
+    /// β₂ of the running mean of their uncertainty.
     pub beta2: f64,
-    /// γ.
+    /// γ: the weight of the regulariser.
     pub regularisation: f64,
-    /// Which regulariser it multiplies.
+    /// Which regulariser γ multiplies.
     pub regulariser: Orthogonal,
+}
 }
 
 impl Default for Settings {
@@ -118,6 +120,12 @@ impl Settings {
             sites: Vec::new(),
             total: 0,
         }))
+    }
+
+    /// R₀ of a module of rank `rank`, if it is not cut to the module's size.
+    pub(crate) fn first_of(&self, rank: usize) -> usize {
+        let first = self.first_rank.unwrap_or((3 * rank).div_ceil(2));
+        (rank as f64 * (first as f64 / rank.max(1) as f64)).ceil() as usize
     }
 
     /// T − t_f and t_i of a run of `of` steps.

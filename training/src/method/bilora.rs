@@ -72,6 +72,7 @@ pub enum Response {
     None,
 }
 
+rankwise_data::documented! {
 /// BiLoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,7 +81,7 @@ pub struct Settings {
     pub second_share: f64,
     /// Steps of the directions before each step of the values.
     pub inner_steps: u64,
-    /// γ.
+    /// γ: the weight of the regulariser that keeps P and Q orthogonal.
     pub regularisation: f64,
     /// The part of λ's gradient through the directions.
     pub response: Response,
@@ -88,11 +89,12 @@ pub struct Settings {
     pub values: Values,
     /// Weight of the entropy Σ −λ ln λ − (1 − λ) ln(1 − λ) of `binary` values.
     pub entropy: f64,
-    /// Peak learning rate of the values; `None`: the run's.
+    /// Peak learning rate of the values; by default the run's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_rate: Option<f64>,
     /// How Q begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {

@@ -13,12 +13,14 @@ use crate::Error;
 use crate::engine::parameters::Gathering;
 use crate::module::{Modules, Part};
 
+rankwise_data::documented! {
 /// BitFit's settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Parts of the names of modules whose biases train, beside the pooler's; empty: all biases.
     pub components: Vec<String>,
+}
 }
 
 impl Settings {

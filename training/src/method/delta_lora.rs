@@ -30,18 +30,20 @@ use crate::module::{ModuleId, Modules, Value};
 /// K of the paper's runs.
 const USUAL_START: u64 = 500;
 
+rankwise_data::documented! {
 /// Delta-LoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// λ.
+    /// λ: how much of the product's change goes into the weight.
     pub lambda: f64,
-    /// K: the last step (from 0) after which W stands still; `None`: 500, but at most a tenth of the
+    /// K: the last step (from 0) after which W stands still; by default 500, but at most a tenth of the
     /// run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<u64>,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {

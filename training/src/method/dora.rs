@@ -33,6 +33,7 @@ pub enum Norm {
     Differentiated,
 }
 
+rankwise_data::documented! {
 /// DoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,6 +42,7 @@ pub struct Settings {
     pub norm: Norm,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Settings {

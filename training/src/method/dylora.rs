@@ -26,6 +26,7 @@ use crate::Error;
 use crate::engine::Parameters;
 use crate::module::{ModuleId, Modules};
 
+rankwise_data::documented! {
 /// DyLoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,11 +35,12 @@ pub struct Settings {
     pub smallest: usize,
     /// Whether only the last of the drawn directions moves.
     pub frozen: bool,
-    /// The rank of evaluation and export; `None`: R.
+    /// The rank of evaluation and export; by default R.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluated: Option<usize>,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {

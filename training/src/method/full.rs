@@ -8,10 +8,12 @@ use crate::Error;
 use crate::engine::parameters::Gathering;
 use crate::module::Modules;
 
+rankwise_data::documented! {
 /// Full fine-tuning has no settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {}
+}
 
 impl Settings {
     pub(super) fn rule(&self, _common: &Common) -> Result<Box<dyn Rule>, Error> {

@@ -1,6 +1,7 @@
 //! GM-LoRA (the paper's ablation): LoRA with the gradient mask of Algorithm 1 alone. In
 //! PEFT: plain LoRA.
 
+use rankwise_data::Documented;
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
@@ -14,6 +15,10 @@ use crate::Error;
 pub struct Settings {
     /// r̂ and when it is drawn.
     pub mask: Mask,
+}
+
+impl Documented for Settings {
+    const FIELDS: &'static [(&'static str, &'static str)] = Mask::FIELDS;
 }
 
 impl Settings {

@@ -13,12 +13,14 @@ use super::product::{self, FirstValues};
 use super::{Common, Peft, Rule, Site};
 use crate::Error;
 
+rankwise_data::documented! {
 /// LoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Settings {

@@ -21,6 +21,7 @@ use crate::Error;
 use crate::engine::parameters::{Parameter, Treatment};
 use crate::module::Kind;
 
+rankwise_data::documented! {
 /// LoRA+'s own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,6 +32,7 @@ pub struct Settings {
     pub embedding_rate: f64,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {

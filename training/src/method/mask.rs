@@ -58,17 +58,19 @@ pub enum Unselected {
     Moments,
 }
 
+rankwise_data::documented! {
 /// The mask's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mask {
-    /// r̂; `None`: three quarters of every module's R, rounded.
+    /// r̂: directions that a step moves; by default three quarters of every module's R, rounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directions: Option<usize>,
     /// How often a mask is drawn.
     pub mask: Period,
     /// What becomes of the directions that it leaves out.
     pub unselected: Unselected,
+}
 }
 
 impl Mask {

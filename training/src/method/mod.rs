@@ -23,6 +23,7 @@ mod prilora;
 pub(crate) mod product;
 mod r_lora;
 mod residual;
+mod resolved;
 mod rm_lora;
 mod rs_lora;
 mod rule;
@@ -37,11 +38,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
+use rankwise_data::Documented;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::engine::ParameterId;
 use crate::module::{Modules, Value};
+use crate::settings::{Configuration, Fault, Key, check_keys, documented, fields};
+use crate::tuning::TuneConfig;
 
 pub(crate) use rule::{Level, Made, Peft, Planned, Rule, Site, Step};
 use rule::{kept, unknown_state};
@@ -90,6 +94,11 @@ macro_rules! methods {
                 }
             }
 
+            /// Its own settings' names and what they are.
+            pub(crate) fn fields(&self) -> &'static [(&'static str, &'static str)] {
+                match self { $(Self::$variant(_) => <$settings as Documented>::FIELDS,)* }
+            }
+
             /// The rule for a run, after its settings were checked.
             ///
             /// # Errors
@@ -123,7 +132,7 @@ methods! {
 }
 
 fn unknown(key: &str) -> String {
-    let nearest = crate::config::nearest(key, Method::KEYS);
+    let nearest = crate::settings::nearest(key, Method::KEYS);
     format!(
         "unknown method {key:?}{nearest}; known: {}",
         Method::KEYS.join(", ")
@@ -131,6 +140,16 @@ fn unknown(key: &str) -> String {
 }
 
 impl Method {
+    /// Which methods have a setting of their own called `key`, if any does.
+    pub(crate) fn with_setting(key: &str) -> Option<String> {
+        let has = |name: &&&str| {
+            let method = name.parse::<Self>();
+            method.is_ok_and(|method| method.fields().iter().any(|(own, _)| *own == key))
+        };
+        let names: Vec<&str> = Self::KEYS.iter().filter(has).copied().collect();
+        (!names.is_empty()).then(|| format!("{key} is a setting of {}", names.join(", ")))
+    }
+
     /// Whether its updates have an R; others train the model's own tensors.
     pub fn has_rank(&self) -> bool {
         !matches!(self, Self::Full(_) | Self::BitFit(_))
@@ -152,13 +171,14 @@ impl FromStr for Method {
     }
 }
 
+rankwise_data::documented! {
 /// Settings that low-rank methods share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Common {
-    /// R.
+    /// R: the directions of an update.
     pub rank: usize,
-    /// α; `None`: R, so that LoRA's scale is 1 as in the paper's Eq. 4.
+    /// α: an update's scale is α/R; by default R, so that LoRA's scale is 1 as in the paper's Eq. 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
     /// Probability of dropout on the updates' inputs.
@@ -175,6 +195,7 @@ pub struct Common {
     /// Further modules that train as they are, beside the task's head.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train_also: Vec<String>,
+}
 }
 
 impl Default for Common {
@@ -217,6 +238,18 @@ impl Default for MethodTable {
     }
 }
 
+impl MethodTable {
+    /// The keys of a method, the common ones among them.
+    pub(crate) fn keys(method: &Method) -> Vec<Key> {
+        let name = Key {
+            name: "method.name".to_owned(),
+            about: "The method.",
+        };
+        let own = documented("method.", method.fields());
+        [vec![name], fields::<Common>("method."), own].concat()
+    }
+}
+
 impl TryFrom<toml::Table> for MethodTable {
     type Error = String;
 
@@ -226,17 +259,19 @@ impl TryFrom<toml::Table> for MethodTable {
             Some(toml::Value::String(name)) => name,
             Some(other) => return Err(format!("name: expected a method's name, found {other}")),
         };
-        let shared = toml::Table::try_from(Common {
-            alpha: Some(1.0),
-            rank_pattern: BTreeMap::from([(String::new(), 1)]),
-            alpha_pattern: BTreeMap::from([(String::new(), 1.0)]),
-            train_also: vec![String::new()],
-            ..Common::default()
-        });
-        let shared = shared.expect("settings of numbers and names are TOML");
-        let (common, own): (toml::Table, toml::Table) = table
-            .into_iter()
-            .partition(|(key, _)| shared.contains_key(key));
+        let method: Method = name.parse()?;
+        let given: Vec<String> = table.keys().map(|key| format!("method.{key}")).collect();
+        let given = given.iter().map(String::as_str).zip(table.values());
+        check_keys(given, &Self::keys(&method), TuneConfig::elsewhere).map_err(
+            |Fault {
+                 key,
+                 expected,
+                 found,
+             }| format!("{key}: expected {expected}, found {found}"),
+        )?;
+        let is_shared = |key: &str| Common::FIELDS.iter().any(|(name, _)| *name == key);
+        let (common, own): (toml::Table, toml::Table) =
+            table.into_iter().partition(|(key, _)| is_shared(key));
         let common = common
             .try_into()
             .map_err(|error: toml::de::Error| error.message().to_owned())?;

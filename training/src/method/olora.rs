@@ -20,10 +20,12 @@ use super::{Common, Peft, Planned, Rule, Site};
 use crate::Error;
 use crate::module::{Declared, ModuleId};
 
+rankwise_data::documented! {
 /// OLoRA has no settings of its own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {}
+}
 
 impl Settings {
     pub(super) fn rule(&self, _common: &Common) -> Result<Box<dyn Rule>, Error> {

@@ -43,16 +43,18 @@ pub enum Regularised {
     Directions,
 }
 
+rankwise_data::documented! {
 /// The regulariser's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Regulariser {
-    /// λ.
+    /// λ: the weight of the orthogonality regulariser (Eq. 10).
     pub lambda: f64,
     /// How λ goes through a run.
     pub lambda_schedule: LambdaSchedule,
     /// What is to be orthogonal.
     pub regularised: Regularised,
+}
 }
 
 impl Default for Regulariser {

@@ -53,14 +53,15 @@ pub enum Group {
     Direction,
 }
 
+rankwise_data::documented! {
 /// PRILoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// r_s, of the first layer; `None`: half of `rank`.
+    /// r_s, of the first layer; by default half of `rank`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_rank: Option<usize>,
-    /// r_f, of the last layer; `None`: `rank` and a half of it.
+    /// r_f, of the last layer; by default `rank` and a half of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_rank: Option<usize>,
     /// How ranks are rounded.
@@ -75,6 +76,7 @@ pub struct Settings {
     pub group: Group,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {

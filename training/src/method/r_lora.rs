@@ -1,6 +1,7 @@
 //! R-LoRA (the paper's ablation): LoRA with the orthogonality regulariser of Eq. 10 alone. In
 //! PEFT: plain LoRA.
 
+use rankwise_data::Documented;
 use serde::{Deserialize, Serialize};
 
 use super::orthogonality::Regulariser;
@@ -14,6 +15,10 @@ use crate::Error;
 pub struct Settings {
     /// λ and how it acts.
     pub regulariser: Regulariser,
+}
+
+impl Documented for Settings {
+    const FIELDS: &'static [(&'static str, &'static str)] = Regulariser::FIELDS;
 }
 
 impl Settings {

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 use super::product;
 use super::{Planned, Site};
 use crate::Error;
-use crate::module::{Declared, Module, ModuleId, Value};
+use crate::engine::host;
+use crate::module::{Declared, ModuleId, Value};
 
 /// A (R × in) and B (out × R).
 pub(super) type Factors = (Array2<f64>, Array2<f64>);
@@ -36,15 +37,24 @@ impl Residual {
         plan: &[Planned<'_>],
         part: impl Fn(ArrayView2<'_, f64>, usize) -> Result<Factors, Error> + Sync,
     ) -> Result<(), Error> {
+        // Read by the thread that wrote it: a device's other threads do not wait for that.
+        let weights = plan.iter().map(|planned| {
+            let Value::Frozen(weight) = &planned.module.weight else {
+                return Err(product::no_frozen_weight(&planned.module.declared));
+            };
+            Ok(host::fetch(weight)?)
+        });
+        let weights = weights.collect::<Result<Vec<_>, Error>>()?;
         self.planned = plan
             .par_iter()
-            .map(|planned| {
+            .zip(weights)
+            .map(|(planned, weight)| {
                 let module = planned.module;
                 let declared = &module.declared;
                 let largest = declared.inputs().min(declared.outputs());
                 // A rank that is too large is reported when it is attached.
                 let rank = planned.rank.min(largest);
-                Ok((module.id, part(matrix(module)?.view(), rank)?))
+                Ok((module.id, part(matrix(declared, &weight)?.view(), rank)?))
             })
             .collect::<Result<_, Error>>()?;
         Ok(())
@@ -70,7 +80,7 @@ impl Residual {
         };
         let (a, b) = (rounded(&a)?, rounded(&b)?);
         let product = (b.matmul(&a)? * scale)?;
-        let on_host = weight.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let on_host = host::fetch(weight)?.to_dtype(DType::F64)?;
         let rest = (declared.matrix(&on_host)? - product)?;
         let rest = declared.stored(&rest)?.to_dtype(weight.dtype())?;
         let rest = rest.to_device(weight.device())?;
@@ -92,13 +102,10 @@ pub(super) fn largest_rank(declared: &Declared) -> usize {
     declared.inputs().min(declared.outputs())
 }
 
-/// A module's weight as outputs × inputs.
-fn matrix(module: &Module) -> Result<Array2<f64>, Error> {
-    let Value::Frozen(weight) = &module.weight else {
-        return Err(product::no_frozen_weight(&module.declared));
-    };
-    let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    let matrix = module.declared.matrix(&weight)?.contiguous()?;
+/// A weight on the host as outputs × inputs.
+fn matrix(declared: &Declared, weight: &Tensor) -> Result<Array2<f64>, Error> {
+    let weight = weight.to_dtype(DType::F64)?;
+    let matrix = declared.matrix(&weight)?.contiguous()?;
     let shape = matrix.dims2()?;
     let values = matrix.flatten_all()?.to_vec1()?;
     Ok(Array2::from_shape_vec(shape, values).expect("as many numbers as the shape says"))

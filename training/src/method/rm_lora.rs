@@ -19,23 +19,25 @@ use crate::Error;
 use crate::engine::{Gradients, Parameters};
 use crate::module::Modules;
 
+rankwise_data::documented! {
 /// RM-LoRA's settings: the regulariser's and the mask's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// λ.
+    /// λ: the weight of the orthogonality regulariser (Eq. 10).
     pub lambda: f64,
     /// How λ goes through a run.
     pub lambda_schedule: LambdaSchedule,
     /// What is to be orthogonal.
     pub regularised: Regularised,
-    /// r̂; `None`: three quarters of every module's R, rounded.
+    /// r̂: directions that a step moves; by default three quarters of every module's R, rounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directions: Option<usize>,
     /// How often a mask is drawn.
     pub mask: Period,
     /// What becomes of the directions that it leaves out.
     pub unselected: Unselected,
+}
 }
 
 impl Default for Settings {

@@ -62,29 +62,31 @@ pub enum Spacing {
     ExpLinear,
 }
 
+rankwise_data::documented! {
 /// SoRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// λ₁.
+    /// λ₁: the weight of the gates' ℓ₁ norm.
     pub penalty: f64,
     /// Which shrinkage acts.
     pub shrinkage: Shrinkage,
-    /// Its size; `None`: 0.5 for `proximal`, 0.001 for `code`.
+    /// The shrinkage's size; by default 0.5 for `proximal`, 0.001 for `code`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// Its size in the last round; `None`: the same.
+    /// The shrinkage's size in the last round; by default the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_threshold: Option<f64>,
     /// Rounds, each with its own threshold.
     pub rounds: usize,
     /// How the threshold goes over the rounds.
     pub spacing: Spacing,
-    /// Peak learning rate of the gates; `None`: the run's.
+    /// Peak learning rate of the gates; by default the run's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_rate: Option<f64>,
     /// How A begins.
     pub initialisation: FirstValues,
+}
 }
 
 impl Default for Settings {
@@ -123,6 +125,13 @@ impl Settings {
             gates: Vec::new(),
             count: 0,
         }))
+    }
+
+    /// Writes out the thresholds that follow from others.
+    pub(super) fn write_thresholds(&mut self) {
+        let first = self.first_threshold();
+        self.threshold = Some(first);
+        self.last_threshold.get_or_insert(first);
     }
 
     fn first_threshold(&self) -> f64 {

@@ -22,6 +22,7 @@ use crate::Error;
 use crate::engine::parameters::Treatment;
 use crate::module::{Adapter, Declared, Squash, Value};
 
+rankwise_data::documented! {
 /// VeRA's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +31,7 @@ pub struct Settings {
     pub projection_key: u32,
     /// d at the beginning: PEFT's `d_initial`.
     pub first_gate: f64,
+}
 }
 
 impl Default for Settings {

@@ -2,12 +2,14 @@
 //! came to.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rankwise_data::{is_model_file, sha256_hex, sha256_path};
 
-use super::data::{Evaluated, Judged};
+use super::beginning::Beginning;
+use super::config::TuneConfig;
+use super::data::{Evaluated, Judged, Sources, TuneData};
 use super::evaluate::evaluate;
 use super::folder::{Inputs, TuneFolder};
 use super::ranks::ranks;
@@ -81,6 +83,17 @@ impl Run<'_> {
     ) -> TuneSummary {
         let config = self.config;
         let rule = &self.trainer.tuned.rule;
+        let still = state
+            .steps
+            .iter()
+            .filter(|step| step.learning_rate == 0.0)
+            .count();
+        let still = (still > 0).then(|| {
+            format!(
+                "{still} of {} steps had a learning rate of 0 and trained nothing",
+                state.steps.len()
+            )
+        });
         let earlier = match state.notes.records.last() {
             // `go` has added this sitting's seconds at the last epoch.
             Some(_) => state.notes.wall_seconds,
@@ -104,7 +117,7 @@ impl Run<'_> {
             steps: state.steps.len() as u64,
             trainable,
             best: state.notes.best,
-            notes: self.notes(),
+            notes: self.notes().into_iter().chain(still).collect(),
             wall_seconds: earlier,
             last: state.notes.records.last().cloned(),
         }
@@ -122,31 +135,50 @@ impl Run<'_> {
     /// # Errors
     /// [`Error::Data`] if a file cannot be read any more.
     pub(super) fn inputs(&self) -> Result<Inputs, Error> {
-        let hashes = |files: Vec<PathBuf>| -> Result<Vec<(String, String)>, Error> {
-            files
-                .into_iter()
-                .map(|file| {
-                    let name = file.file_name().unwrap_or_default().to_string_lossy();
-                    Ok((name.into_owned(), sha256_path(&file)?))
-                })
-                .collect()
-        };
-        let data = self
-            .data
-            .provenance
-            .iter()
-            .flat_map(|from| from.files.clone());
-        let mut model: Vec<_> = fs::read_dir(self.model)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| is_model_file(&path.file_name().unwrap_or_default().to_string_lossy()))
-            .collect();
-        model.sort();
-        model.extend(self.adapter.clone());
-        Ok(Inputs {
-            data: hashes(data.collect())?,
-            model: hashes(model)?,
-        })
+        inputs(&self.data, self.model, self.adapter.as_deref())
     }
+}
+
+/// Of a run that is finished what it would read now.
+///
+/// # Errors
+/// [`Error::Data`] if a file cannot be read any more.
+pub(super) fn inputs_of(config: &TuneConfig, sources: &Sources) -> Result<Inputs, Error> {
+    let data = TuneData::read(&config.task, sources, config.seed)?;
+    let beginning = config
+        .model
+        .adapter
+        .as_deref()
+        .map(Beginning::read)
+        .transpose()?;
+    inputs(
+        &data,
+        &sources.model,
+        beginning.as_ref().map(Beginning::file),
+    )
+}
+
+fn inputs(data: &TuneData, model: &Path, adapter: Option<&Path>) -> Result<Inputs, Error> {
+    let hashes = |files: Vec<PathBuf>| -> Result<Vec<(String, String)>, Error> {
+        files
+            .into_iter()
+            .map(|file| {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                Ok((name.into_owned(), sha256_path(&file)?))
+            })
+            .collect()
+    };
+    let data = data.provenance.iter().flat_map(|from| from.files.clone());
+    let mut model: Vec<_> = fs::read_dir(model)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| is_model_file(&path.file_name().unwrap_or_default().to_string_lossy()))
+        .collect();
+    model.sort();
+    model.extend(adapter.map(Path::to_path_buf));
+    Ok(Inputs {
+        data: hashes(data.collect())?,
+        model: hashes(model)?,
+    })
 }

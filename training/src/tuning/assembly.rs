@@ -132,24 +132,18 @@ impl Tuned {
     /// # Errors
     /// [`Error::Tensor`].
     pub fn pull(&self, batch: &Batch, noise: Option<(u64, u64)>) -> Result<Pull, Error> {
-        let parts: Vec<_> = batch
-            .parts
-            .par_iter()
-            .enumerate()
-            .map(|(index, part)| {
-                let noise = noise.map(|(seed, step)| Noise::new(seed, step, index));
-                self.pull_part(part, batch.items, noise)
-            })
-            .collect::<Result<_, Error>>()?;
-        // Added in order, so that the bits do not depend on which thread was first.
         let mut whole = Pull {
             loss: 0.0,
             gradients: Gradients::none(&self.parameters),
         };
-        for part in parts {
+        let pull = |index: usize, part: &Part| {
+            let noise = noise.map(|(seed, step)| Noise::new(seed, step, index));
+            self.pull_part(part, batch.items, noise)
+        };
+        in_order(&batch.parts, self.are_threads_free(), pull, |part| {
             whole.loss += part.loss;
-            whole.gradients.merge(part.gradients)?;
-        }
+            Ok(whole.gradients.merge(part.gradients)?)
+        })?;
         Ok(whole)
     }
 
@@ -168,17 +162,17 @@ impl Tuned {
     /// # Errors
     /// [`Error::Tensor`].
     pub fn outputs(&self, batch: &Batch) -> Result<Vec<Tensor>, Error> {
-        batch
-            .parts
-            .par_iter()
-            .map(|part| {
-                let tape = Tape::inference(&self.parameters);
-                Ok(self
-                    .architecture
-                    .forward(self.pass(&tape), &part.inputs)?
-                    .value)
-            })
-            .collect()
+        let mut outputs = Vec::new();
+        let output = |_: usize, part: &Part| {
+            let tape = Tape::inference(&self.parameters);
+            let output = self.architecture.forward(self.pass(&tape), &part.inputs)?;
+            Ok(output.value)
+        };
+        in_order(&batch.parts, self.are_threads_free(), output, |output| {
+            outputs.push(output);
+            Ok(())
+        })?;
+        Ok(outputs)
     }
 
     /// The first module whose output is not finite, or else the first parameter whose gradient is
@@ -218,12 +212,40 @@ impl Tuned {
         Ok(None)
     }
 
+    /// Whether any thread may compute: on the CPU.
+    fn are_threads_free(&self) -> bool {
+        self.parameters.values().device().is_cpu()
+    }
+
     fn pass<'a>(&'a self, tape: &'a Tape<'a>) -> Pass<'a> {
         Pass {
             tape,
             modules: &self.modules,
         }
     }
+}
+
+/// Computes something of every part and takes the results in the parts' order, so that sums have the
+/// same bits whichever thread was first.
+///
+/// Parts are shared out to threads where those are free. A GPU has a stream of commands for every
+/// thread, and one stream does not wait for what another writes: there the calling thread, whose
+/// stream has written the parameters, computes one part after the other and takes each at once.
+fn in_order<P: Sync, T: Send>(
+    parts: &[P],
+    are_threads_free: bool,
+    of: impl Fn(usize, &P) -> Result<T, Error> + Sync,
+    mut take: impl FnMut(T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if !are_threads_free {
+        let mut numbered = parts.iter().enumerate();
+        return numbered.try_for_each(|(index, part)| take(of(index, part)?));
+    }
+    let numbered = parts.par_iter().enumerate();
+    let all = numbered.map(|(index, part)| of(index, part));
+    all.collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .try_for_each(take)
 }
 
 /// A module's own weight, if it does not train.
@@ -300,4 +322,48 @@ fn attach(
         })?;
     }
     Ok(sites)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_device_with_streams_is_asked_by_one_thread() {
+        let parts: Vec<usize> = (0..64).collect();
+        for are_threads_free in [false, true] {
+            let mut taken = Vec::new();
+            let of = |index: usize, part: &usize| Ok((index, *part, thread::current().id()));
+            in_order(&parts, are_threads_free, of, |one| {
+                taken.push(one);
+                Ok(())
+            })
+            .unwrap();
+            // The same order either way, and without free threads only the one that asked.
+            assert!(
+                taken
+                    .iter()
+                    .enumerate()
+                    .all(|(at, (index, part, _))| at == *index && at == *part)
+            );
+            let asked = thread::current().id();
+            assert!(are_threads_free || taken.iter().all(|(.., by)| *by == asked));
+        }
+    }
+
+    #[test]
+    fn a_part_is_taken_before_the_next_is_computed() {
+        let computed = std::sync::Mutex::new(0);
+        let of = |index: usize, _: &usize| {
+            *computed.lock().unwrap() += 1;
+            Ok(index)
+        };
+        let take = |index: usize| {
+            assert_eq!(*computed.lock().unwrap(), index + 1);
+            Ok(())
+        };
+        in_order(&[0, 1, 2, 3], false, of, take).unwrap();
+    }
 }

@@ -1,11 +1,12 @@
 //! What training has made of a module's weight: ΔW as a product, or as a matrix where it is none.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use ndarray::{Array2, ArrayView2};
 
-use super::Tuned;
+use super::snapshot::Snapshot;
 use crate::Error;
 use crate::engine::decomposed::row_lengths;
+use crate::engine::host;
 use crate::module::{Adapter, Kind, Module, Value};
 
 /// ΔW of one module, in float64 on the host.
@@ -26,22 +27,22 @@ impl Change {
     ///
     /// A part of the weight that was taken off at the beginning (PiSSA, OLoRA) makes a product of
     /// rank 2R with what trains; a weight that moves itself, and DoRA's lengths, make a matrix.
-    pub fn of(tuned: &Tuned, module: &Module, initial: &Tensor) -> Result<Self, Error> {
+    pub fn of(tuned: &Snapshot<'_>, module: &Module, initial: &Tensor) -> Result<Self, Error> {
         let weight = module.weight.tensor(&tuned.parameters);
         let Some(adapter) = &module.adapter else {
             let difference = (across(module, weight)? - across(module, initial)?)?;
-            return Ok(Self::Matrix(host(&difference.t()?)?));
+            return Ok(Self::Matrix(numbers(&difference.t()?)?));
         };
         let (a, b) = factors(tuned, adapter)?;
         let scale = adapter.scale;
         if adapter.magnitude.is_none() {
             if let Some((a0, b0)) = tuned.rule.taken_off(module.id) {
-                let a = host(&Tensor::cat(&[a, wide(a0)?], 0)?)?;
-                let b = host(&Tensor::cat(&[b, wide(b0)?.neg()?], 0)?)?;
+                let a = numbers(&Tensor::cat(&[a, wide(a0)?], 0)?)?;
+                let b = numbers(&Tensor::cat(&[b, wide(b0)?.neg()?], 0)?)?;
                 return Ok(Self::Product { a, b, scale });
             }
             if weight.id() == initial.id() {
-                let (a, b) = (host(&a)?, host(&b)?);
+                let (a, b) = (numbers(&a)?, numbers(&b)?);
                 return Ok(Self::Product { a, b, scale });
             }
         }
@@ -55,12 +56,12 @@ impl Change {
                 sum.broadcast_mul(&factor)?
             }
         };
-        Ok(Self::Matrix(host(&(sum - initial)?.t()?)?))
+        Ok(Self::Matrix(numbers(&(sum - initial)?.t()?)?))
     }
 }
 
 /// A and Bᵀ of the directions in use, with the gates in them.
-pub(super) fn factors(tuned: &Tuned, adapter: &Adapter) -> Result<(Tensor, Tensor), Error> {
+pub(super) fn factors(tuned: &Snapshot<'_>, adapter: &Adapter) -> Result<(Tensor, Tensor), Error> {
     let of = |value: &Value| wide(value.tensor(&tuned.parameters));
     let (mut a, mut b) = (of(&adapter.a)?, of(&adapter.b)?);
     if let Some(gate) = &adapter.gate {
@@ -87,10 +88,10 @@ fn across(module: &Module, weight: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 fn wide(tensor: &Tensor) -> candle_core::Result<Tensor> {
-    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)
+    host::fetch(tensor)?.to_dtype(DType::F64)
 }
 
-fn host(tensor: &Tensor) -> Result<Array2<f64>, Error> {
+fn numbers(tensor: &Tensor) -> Result<Array2<f64>, Error> {
     let shape = tensor.dims2()?;
     let values = tensor.flatten_all()?.to_vec1::<f64>()?;
     let view = ArrayView2::from_shape(shape, &values);

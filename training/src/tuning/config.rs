@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::beginning::Beginning;
 use crate::method::{Method, MethodTable};
-use crate::{DeviceName, Error};
+use crate::settings::{Configuration, Given, Key, commented, fields};
+use crate::{DeviceName, Error, RunConfig};
 
+rankwise_data::documented! {
 /// Everything that a fine-tuning run depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +34,7 @@ pub struct TuneConfig {
     /// What is measured, and when to stop.
     pub evaluation: EvaluationSettings,
 }
+}
 
 /// The type of frozen weights and hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,6 +49,7 @@ pub enum TunePrecision {
     Bf16,
 }
 
+rankwise_data::documented! {
 /// The `[model]` part.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,7 +68,9 @@ pub struct ModelSettings {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub new_head: bool,
 }
+}
 
+rankwise_data::documented! {
 /// The `[task]` part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +102,7 @@ pub struct TaskSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_crop: Option<RandomCrop>,
 }
+}
 
 impl Default for TaskSettings {
     fn default() -> Self {
@@ -126,13 +133,14 @@ pub enum OptimizerName {
     Sgd,
 }
 
+rankwise_data::documented! {
 /// The `[optimizer]` part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSettings {
     /// The rule.
     pub name: OptimizerName,
-    /// η, its highest value.
+    /// η, the learning rate at its highest.
     pub learning_rate: f64,
     /// β₁ of AdamW.
     pub beta1: f64,
@@ -146,6 +154,7 @@ pub struct OptimizerSettings {
     pub weight_decay: f64,
     /// The gradients' norm is cut to this; 0: not at all.
     pub clip_norm: f64,
+}
 }
 
 impl Default for OptimizerSettings {
@@ -176,6 +185,7 @@ pub enum Shape {
     Constant,
 }
 
+rankwise_data::documented! {
 /// The `[schedule]` part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -193,6 +203,7 @@ pub struct ScheduleSettings {
     /// Steps between two checkpoints within an epoch; every epoch ends with one as well.
     pub checkpoint_every: usize,
 }
+}
 
 impl Default for ScheduleSettings {
     fn default() -> Self {
@@ -207,6 +218,7 @@ impl Default for ScheduleSettings {
     }
 }
 
+rankwise_data::documented! {
 /// The `[evaluation]` part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -219,6 +231,7 @@ pub struct EvaluationSettings {
     pub ranks: bool,
     /// Epochs without a better deciding metric after which a run stops; 0: never.
     pub patience: usize,
+}
 }
 
 impl Default for EvaluationSettings {
@@ -259,17 +272,80 @@ impl TuneConfig {
     /// # Errors
     /// [`Error::Setting`] for an unknown key or a wrong value.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| Error::Setting {
-            origin: origin.to_owned(),
-            key: "(value)".to_owned(),
-            expected: "keys and values of a fine-tuning run".to_owned(),
-            found: error.to_string().trim().replace('\n', "; "),
-        })
+        Given::from_toml(text, origin)?.read()
     }
 
-    /// The configuration as TOML: what `--dump-config` prints and a run's folder keeps.
+    /// The configuration as TOML with a comment for every key: what `--dump-config` prints.
+    pub fn to_commented_toml(&self) -> String {
+        let table = toml::Table::try_from(self).expect("numbers and names are TOML");
+        let mut keys = Self::keys(&table);
+        if !self.method.method.has_rank() {
+            let own = self.method.method.fields();
+            keys.retain(|key| match key.name.strip_prefix("method.") {
+                Some(name) => {
+                    ["name", "train_also"].contains(&name)
+                        || own.iter().any(|(own, _)| *own == name)
+                }
+                None => true,
+            });
+        }
+        commented(&table, &keys)
+    }
+
+    /// The keys under any method.
+    pub(crate) fn every_key() -> impl Iterator<Item = Key> {
+        let methods = Method::KEYS
+            .iter()
+            .filter_map(|key| key.parse::<Method>().ok());
+        Self::outside_method()
+            .into_iter()
+            .chain(methods.flat_map(|method| MethodTable::keys(&method)))
+    }
+
+    fn outside_method() -> Vec<Key> {
+        [
+            fields::<Self>(""),
+            fields::<ModelSettings>("model."),
+            fields::<TaskSettings>("task."),
+            fields::<TextColumns>("task.columns."),
+            fields::<RandomCrop>("task.random_crop."),
+            fields::<OptimizerSettings>("optimizer."),
+            fields::<ScheduleSettings>("schedule."),
+            fields::<EvaluationSettings>("evaluation."),
+        ]
+        .concat()
+    }
+
+    /// The configuration as TOML: what a run's folder keeps.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration of numbers and names is TOML")
+    }
+
+    /// How many of a run's `of` steps have a learning rate of 0: they train nothing.
+    fn still_steps(&self, of: u64) -> u64 {
+        if self.optimizer.learning_rate == 0.0 {
+            return of;
+        }
+        let still = |number: &u64| self.schedule.rate(*number, of) == 0.0;
+        (0..of).filter(still).count() as u64
+    }
+
+    /// What to say of a run of `of` steps that trains nothing, if that is one.
+    pub fn said_of_stillness(&self, of: u64) -> Option<String> {
+        if of == 0 || self.still_steps(of) < of {
+            return None;
+        }
+        let why = match self.optimizer.learning_rate == 0.0 {
+            true => "optimizer.learning_rate is 0".to_owned(),
+            false => format!(
+                "the warm-up (schedule.warmup_ratio = {}) begins at 0 and the run ends in its first \
+                 step: set schedule.warmup_ratio=0, or train for more steps",
+                self.schedule.warmup_ratio
+            ),
+        };
+        Some(format!(
+            "nothing is trained: the learning rate is 0 in {of} of {of} steps, as {why}"
+        ))
     }
 
     /// Sets R to that of the adapter that the run begins with, if there is one; AdaLoRA's is its
@@ -384,6 +460,28 @@ impl TuneConfig {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Configuration for TuneConfig {
+    fn keys(given: &toml::Table) -> Vec<Key> {
+        let name = given.get("method").and_then(|method| method.get("name"));
+        let method = name.and_then(|name| name.as_str()?.parse().ok());
+        let method = method.unwrap_or(MethodTable::default().method);
+        [Self::outside_method(), MethodTable::keys(&method)].concat()
+    }
+
+    fn elsewhere(key: &str) -> Option<String> {
+        if let Some(own) = key.strip_prefix("method.")
+            && let Some(said) = Method::with_setting(own)
+        {
+            return Some(said);
+        }
+        let is_of_heads = RunConfig::keys(&toml::Table::new())
+            .iter()
+            .any(|known| known.name == key);
+        is_of_heads
+            .then(|| "it is one of heads over fixed features, which have no model".to_owned())
     }
 }
 

@@ -41,6 +41,7 @@ fn write_checkpoint(
     folder: &Path,
     model: &Path,
 ) -> Result<(), Error> {
+    let tuned = &tuned.on_host()?;
     let mut tensors = Vec::new();
     for module in &tuned.modules.0 {
         let weight = module

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::config::TuneConfig;
 use super::record::{StepRecord, TuneRecord, TuneSummary, epochs_table, ranks_table, steps_table};
 use crate::Error;
+use crate::engine::host;
 use crate::engine::optimizer::Moments;
 use crate::folder::{Folder, Kept};
 
@@ -120,7 +121,7 @@ impl TuneFolder {
             ("steps".to_owned(), Tensor::new(steps, &Device::Cpu)?),
         ];
         for (name, tensor) in &checkpoint.rule {
-            tensors.push((format!("rule.{name}"), tensor.clone()));
+            tensors.push((format!("rule.{name}"), host::fetch(tensor)?));
         }
         let notes = Notes {
             config_sha256: self.config_sha256().to_owned(),

@@ -20,7 +20,9 @@ mod peft;
 mod ranks;
 mod record;
 mod rehearsal;
+mod resolved;
 mod run;
+mod snapshot;
 mod trainer;
 
 pub use agreement::{DeviceAgreement, compare_devices};

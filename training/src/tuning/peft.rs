@@ -29,6 +29,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Tuned;
 use super::change::{Change, factors};
+use super::snapshot::Snapshot;
 use crate::Error;
 use crate::folder::{write_json, write_tensors};
 use crate::method::MethodTable;
@@ -47,7 +48,7 @@ enum Form {
 
 impl Form {
     /// The method's own where PEFT has it for all these modules.
-    fn of(tuned: &Tuned) -> Self {
+    fn of(tuned: &Snapshot<'_>) -> Self {
         let is_linear =
             |module: &Module| matches!(module.declared.kind, Kind::Linear | Kind::Conv1d);
         let mut modules = tuned.modules.0.iter();
@@ -90,6 +91,7 @@ pub(crate) fn write_adapter(
     folder: &Path,
     base: &str,
 ) -> Result<(), Error> {
+    let tuned = &tuned.on_host()?;
     let form = Form::of(tuned);
     let mut tensors = Vec::new();
     let mut entries = Vec::new();
@@ -208,7 +210,10 @@ fn pattern<'a>(entries: impl Iterator<Item = &'a Entry>, of: impl Fn(&Entry) -> 
 }
 
 /// PEFT's name of the task, or where the model's class is, for what finds a class by itself.
-fn loading(tuned: &Tuned, outputs: Option<&Outputs>) -> (Option<&'static str>, Option<Json>) {
+fn loading(
+    tuned: &Snapshot<'_>,
+    outputs: Option<&Outputs>,
+) -> (Option<&'static str>, Option<Json>) {
     let reads_images = tuned.architecture.patches().is_some();
     let class = |task: &str| {
         let (module, family) = tuned.architecture.library()?;
@@ -225,7 +230,7 @@ fn loading(tuned: &Tuned, outputs: Option<&Outputs>) -> (Option<&'static str>, O
 }
 
 /// What a module is called in PEFT's configuration. A head of several layers is one module there.
-fn names(tuned: &Tuned, declared: &Declared) -> Vec<String> {
+fn names(tuned: &Snapshot<'_>, declared: &Declared) -> Vec<String> {
     let name = match declared.name.split_once('.') {
         Some((root @ ("classifier" | "score"), _)) if declared.is_head => root,
         _ => &declared.name,
@@ -240,7 +245,7 @@ fn names(tuned: &Tuned, declared: &Declared) -> Vec<String> {
 type Named = Vec<(String, Tensor)>;
 
 /// A module's own tensors, as far as they train; whether any does.
-fn push_whole(tuned: &Tuned, module: &Module, tensors: &mut Named) -> Result<bool, Error> {
+fn push_whole(tuned: &Snapshot<'_>, module: &Module, tensors: &mut Named) -> Result<bool, Error> {
     let own = [
         (Some(module.declared.weight_name()), Some(&module.weight)),
         (module.declared.bias_name(), module.bias.as_ref()),
@@ -258,7 +263,7 @@ fn push_whole(tuned: &Tuned, module: &Module, tensors: &mut Named) -> Result<boo
 
 /// The factors of an update as a plain product, and DoRA's lengths.
 fn push_product(
-    tuned: &Tuned,
+    tuned: &Snapshot<'_>,
     module: &Module,
     adapter: &Adapter,
     tensors: &mut Named,
@@ -301,7 +306,7 @@ fn push_product(
 
 /// AdaLoRA's B, E and A.
 fn push_triplet(
-    tuned: &Tuned,
+    tuned: &Snapshot<'_>,
     module: &Module,
     adapter: &Adapter,
     tensors: &mut Named,
@@ -325,7 +330,7 @@ fn push_triplet(
 
 /// VeRA's d and b.
 fn push_gates(
-    tuned: &Tuned,
+    tuned: &Snapshot<'_>,
     module: &Module,
     adapter: &Adapter,
     tensors: &mut Named,
@@ -348,7 +353,7 @@ fn push_gates(
 }
 
 /// VeRA's A and B, which all modules share: the widest module has all of each.
-fn push_projections(tuned: &Tuned, tensors: &mut Named) -> Result<(), Error> {
+fn push_projections(tuned: &Snapshot<'_>, tensors: &mut Named) -> Result<(), Error> {
     let widest = |of: fn(&Adapter) -> &Value| -> Result<Option<Tensor>, Error> {
         let adapters = tuned.modules.adapters();
         let factors = adapters.map(|adapter| of(adapter).tensor(&tuned.parameters));
@@ -367,7 +372,7 @@ fn push_projections(tuned: &Tuned, tensors: &mut Named) -> Result<(), Error> {
 /// A module's update as a plain product: A (R × in), Bᵀ (R × out) and s. DoRA's lengths stay beside
 /// it; a weight that moves itself is decomposed.
 fn plain(
-    tuned: &Tuned,
+    tuned: &Snapshot<'_>,
     module: &Module,
     adapter: &Adapter,
 ) -> Result<(Tensor, Tensor, f64), Error> {

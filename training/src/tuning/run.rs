@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 
+use super::account::inputs_of;
 use super::batch::{Batch, Item};
 use super::config::TuneConfig;
 use super::data::{Sources, TuneData};
-use super::folder::{Checkpoint, Held, Notes, TuneFolder};
+use super::folder::{Checkpoint, Held, Inputs, Notes, TuneFolder};
 use super::record::{StepRecord, Trainable, TuneRecord, TuneStop, TuneSummary};
 use super::trainer::Trainer;
 use super::{Tuned, export};
@@ -46,8 +47,8 @@ pub enum TuneProgress<'a> {
 
 /// Fine-tunes as `config` says, with the model and the data in `sources`.
 ///
-/// With a `folder`, the run is recorded there; a finished run is only read back, and a killed one
-/// goes on from its last checkpoint to the same bits. Without one, nothing is written. Work is
+/// With a `folder`, the run is recorded there; a finished run is only read back, if its files are
+/// still the same, and a killed one goes on from its last checkpoint to the same bits. Without one, nothing is written. Work is
 /// shared out to the threads of the pool that this is called in.
 ///
 /// # Errors
@@ -62,11 +63,16 @@ pub fn tune(
     crate::single_threaded_products();
     config.check("configuration")?;
     let device = config.device.open()?;
-    // A finished run is read back before anything else is; for any other the folder is taken only
+    // Of a finished run only what it read is looked at again; for any other the folder is taken only
     // when model, data and settings have turned out to fit.
     if let Some(path) = folder.filter(|path| path.join("run.json").exists())
         && let (_, Held::Whole(summary)) = TuneFolder::open(path, config, &device)?
     {
+        let begun = Inputs {
+            data: summary.data_sha256.clone(),
+            model: summary.model_sha256.clone(),
+        };
+        begun.check(&inputs_of(config, sources)?, path)?;
         return Ok(*summary);
     }
     let mut run = Run::new(config, sources, device.clone())?;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, safetensors};
 
 use super::*;
+use crate::engine::parameters::READ_BACK;
 use crate::method::allocation::budget;
 use crate::model::parity::case::{distance, largest};
 use crate::module::{Module, Value};
+use crate::tuning::write_adapter;
 
 /// Of logits, absolute; the reference's own error is below 1e-6.
 const LOGITS: f64 = 2e-5;
@@ -370,4 +372,26 @@ fn a_run_of_adaptive_budgets() {
     let logits = flat(&tuned.outputs(&batch).unwrap()[0]);
     let error = distance(&logits, case.values("logits"));
     assert!(error < 1e-3, "logits differ by {error}");
+}
+
+#[test]
+fn saving_reads_the_trained_numbers_back_once() {
+    for text in [
+        "name = \"lora\"\nalpha = 8",
+        "name = \"dora\"",
+        "name = \"vera\"",
+    ] {
+        let (table, folder) = (table(text), tempfile::tempdir().unwrap());
+        let run = Run::of(&table, DType::F32);
+        let before = READ_BACK.get();
+        write_adapter(&run.tuned, &table, folder.path(), "base").unwrap();
+        let read = READ_BACK.get() - before;
+        assert_eq!(read, run.tuned.parameters.values().elem_count(), "{text}");
+        let file = folder.path().join("adapter_model.safetensors");
+        let saved = file.metadata().unwrap().len();
+        assert!(
+            4 * read as u64 <= saved,
+            "{text}: {read} numbers for {saved} bytes"
+        );
+    }
 }

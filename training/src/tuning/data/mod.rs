@@ -244,7 +244,7 @@ impl TuneData {
                 Some(task) => texts::glue(task, settings, model, &mut skip)?,
                 None => {
                     let known = TuneConfig::TASKS;
-                    let nearest = crate::config::nearest(name, known.iter().copied());
+                    let nearest = crate::settings::nearest(name, known.iter().copied());
                     return Err(Error::Setting {
                         origin: "configuration".to_owned(),
                         key: "task.name".to_owned(),
