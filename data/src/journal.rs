@@ -13,6 +13,16 @@ struct Journal {
     written: BTreeSet<PathBuf>,
 }
 
+impl Journal {
+    fn written_below(&self, path: &Path) -> Vec<PathBuf> {
+        let below = self.written.iter();
+        below
+            .filter(|file| file.starts_with(path) && file.is_file())
+            .cloned()
+            .collect()
+    }
+}
+
 static JOURNAL: Mutex<Journal> = Mutex::new(Journal {
     unfinished: BTreeSet::new(),
     written: BTreeSet::new(),
@@ -26,12 +36,7 @@ fn journal() -> MutexGuard<'static, Journal> {
 /// The files at or below `path` that this process has written whole, sorted, without those that are
 /// gone again.
 pub fn written_files(path: &Path) -> Vec<PathBuf> {
-    let journal = journal();
-    let below = journal.written.iter();
-    below
-        .filter(|file| file.starts_with(path) && file.is_file())
-        .cloned()
-        .collect()
+    journal().written_below(path)
 }
 
 /// Removes what is unfinished, as far as that is possible, and returns the files at or below `path`
@@ -40,7 +45,6 @@ pub fn written_files(path: &Path) -> Vec<PathBuf> {
 /// From then on nothing is finished any more: whoever would rename a result, or give one up, waits
 /// for ever. This is for the handler of a signal, which then ends the process.
 pub fn abandon_unfinished(path: &Path) -> Vec<PathBuf> {
-    let written = written_files(path);
     let journal = journal();
     for name in &journal.unfinished {
         // A folder may be given another file while it is emptied.
@@ -55,6 +59,7 @@ pub fn abandon_unfinished(path: &Path) -> Vec<PathBuf> {
             }
         }
     }
+    let written = journal.written_below(path);
     mem::forget(journal);
     written
 }
