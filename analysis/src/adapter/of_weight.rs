@@ -169,7 +169,7 @@ pub(super) fn of_base(
         );
     };
     let distinct: std::collections::BTreeSet<_> = rows.iter().collect();
-    if let Some(beyond) = rows.iter().find(|&&row| row >= m) {
+    if let Some(beyond) = rows.iter().max().filter(|&&row| row >= m) {
         return Err(format!(
             "trainable tokens: expected rows of the base model's {}, which has {m}, found index \
              {beyond}: the vocabulary grew",
@@ -250,6 +250,9 @@ pub(super) fn dora(
 pub(super) fn whole(name: &str, tensor: &str, context: &Context<'_>) -> Result<Module, String> {
     let what = "trained as a whole (modules_to_save)";
     let shape = context.shape(tensor);
+    if shape.contains(&0) {
+        return Err("the tensor is empty: it holds no numbers".to_owned());
+    }
     if shape.len() < 2 {
         return Err(match context.format {
             Format::Cloneofsimo => {
