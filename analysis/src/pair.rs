@@ -271,7 +271,7 @@ pub(crate) fn notes(alignment: &Alignment, checkpoints: [&Container; 2]) -> Vec<
         .into_iter()
         .filter_map(Container::passed_over_in_words);
     alignment
-        .described("the base checkpoint", "the tuned one")
+        .described("the base checkpoint", "the tuned checkpoint")
         .into_iter()
         .chain(passed_over)
         .collect()

@@ -85,6 +85,11 @@ impl Base {
         let module = module
             .trim_end_matches(".base_layer")
             .replace(".base_layer.", ".");
+        // GPT-2's names begin like those of a pipeline's part.
+        let whole = format!("{module}.weight");
+        if self.has(&whole) {
+            return Some((whole.clone(), whole));
+        }
         let module = super::without_prefix(&module).1;
         let exact = format!("{module}.weight");
         let found = match self.has(module) {
