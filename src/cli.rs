@@ -93,7 +93,9 @@ pub enum Command {
     /// Go through everything once: theorem, training, ranks, figures, report.
     #[command(
         after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
-        folder are not trained again; a killed reproduction goes on where it was.",
+        folder are not trained again; a killed reproduction goes on where it was. --seed N trains with \
+        seeds 3N, 3N + 1 and 3N + 2 and draws the theorem's problems with 5N to 5N + 4, so that two N share \
+        none; a folder of another seed, version or settings is refused.",
         arg = folder("Folder for report.html, report.md, report.json, figures/, runs/ and theory.parquet")
             .default_value("out"),
         arg = seed("Seed of everything [default: 0]"),
@@ -525,6 +527,10 @@ pub enum TableName {
     End,
     /// Heads: methods at equal training loss.
     EqualLoss,
+    /// Heads: methods at equal training accuracy.
+    EqualAccuracy,
+    /// Heads: methods less LoRA of the same R, at the end, at equal training loss and accuracy.
+    AgainstLora,
     /// Heads: rank measures against outcomes.
     Link,
     /// Fine-tuning: means over seeds beside a peer's.

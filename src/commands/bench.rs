@@ -8,7 +8,7 @@ use clap::builder::ValueHint;
 use clap::{Args, Subcommand};
 use rankwise_analysis::linalg::{Arithmetic, singular_values, singular_values_in, svd};
 use rankwise_data::create_folder;
-use rankwise_paper::{Cells, ScalingRecord, scaling_chart, text_table, write_figure};
+use rankwise_paper::{Cells, ScalingRecord, median, scaling_chart, text_table, write_figure};
 use rankwise_theory::{Cell, Family, Lift, Sample, Strategy};
 use rankwise_training::DeviceName;
 use serde::{Deserialize, Serialize};
@@ -271,8 +271,7 @@ fn median_seconds<E>(repeats: usize, work: impl Fn() -> Result<(), E>) -> Result
         work()?;
         times.push(start.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(median(times).unwrap_or(f64::NAN))
 }
 
 /// One verification of a Gaussian problem against its width and its depth.

@@ -3,9 +3,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use rankwise_data::{Column, Table};
 use rankwise_paper::{
-    Cells, Run, RunResult, TuningRuns, compare, comparison_cells, figure1, link, link_cells,
-    peer_figure, rank_scatter, run_cells, tuning_curves, tuning_modules, tuning_ranks,
-    write_figure,
+    Cells, DIFFERENCES, Run, RunResult, TuningRuns, compare, comparison_cells, difference_cells,
+    figure1, link, link_cells, peer_figure, rank_scatter, run_cells, tuning_curves, tuning_modules,
+    tuning_ranks, write_figure,
 };
 
 use super::output::show;
@@ -76,7 +76,12 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         TableName::Runs if TuningRuns::are_in(&options.runs) => {
             return tuned::table(options, common);
         }
-        TableName::Runs | TableName::End | TableName::EqualLoss | TableName::Link => {}
+        TableName::Runs
+        | TableName::End
+        | TableName::EqualLoss
+        | TableName::EqualAccuracy
+        | TableName::AgainstLora
+        | TableName::Link => {}
     }
     let runs = heads(&options.runs)?;
     let cells: Cells = match options.name {
@@ -92,18 +97,23 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
             run_cells(&results)
         }
         TableName::End => comparison_cells(&compare(&runs)?.end),
-        TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal),
+        TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal_loss),
+        TableName::EqualAccuracy => comparison_cells(&compare(&runs)?.equal_accuracy),
+        TableName::AgainstLora => difference_cells(&compare(&runs)?),
         TableName::Link => link_cells(&link(&runs, common.seed.unwrap_or(0))?),
     };
     let (keys, rows) = (keys(&cells.0), &cells.1);
     let object = |row: &Vec<String>| -> serde_json::Map<_, _> {
-        let texts = row.iter().map(|cell| cell.as_str().into());
+        // A hyphen is what programs read as a minus sign.
+        let texts = row.iter().map(|cell| cell.replace('−', "-").into());
         keys.iter().cloned().zip(texts).collect()
     };
     let name = match options.name {
         TableName::Runs | TableName::Peer => "runs",
         TableName::End => "end",
         TableName::EqualLoss => "equal-loss",
+        TableName::EqualAccuracy => "equal-accuracy",
+        TableName::AgainstLora => "against-lora",
         TableName::Link => "link",
     };
     show(
@@ -112,8 +122,20 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         name,
         common,
     )?;
+    if !common.json && !common.quiet {
+        match options.name {
+            TableName::End | TableName::EqualLoss | TableName::EqualAccuracy => {
+                outln!("\nMean ± standard error over n seeds.");
+            }
+            TableName::AgainstLora => outln!("\n{DIFFERENCES}"),
+            TableName::Runs | TableName::Link | TableName::Peer => {}
+        }
+    }
     if let Some(out) = &common.out {
-        let column = |at: usize| Column::Text(rows.iter().map(|row| row[at].clone()).collect());
+        let column = |at: usize| {
+            let texts = rows.iter().map(|row| row[at].replace('−', "-"));
+            Column::Text(texts.collect())
+        };
         let columns = keys.iter().enumerate();
         let columns = columns
             .map(|(at, key)| (key.as_str(), column(at)))

@@ -257,7 +257,7 @@ impl<'a> Plan<'a> {
         let Some((name, asked)) = found else {
             let is_saved = adapter.config.as_ref().is_some_and(|c| c.is_saved(path));
             // PEFT keeps a tied output layer with its table (`ensure_weight_tying`).
-            let is_untied = base.tie().is_some() && crate::adapter::is_head(owner);
+            let is_untied = base.tie().is_some() && is_output_layer(owner);
             return match other.effect {
                 // (IA)³ has outputs without a bias.
                 Effect::Multiplies => Ok(()),
