@@ -41,11 +41,11 @@ impl Match {
         let names = |names: &[String], of: fn(&str) -> String| -> Vec<String> {
             names.iter().map(|name| of(name.trim())).collect()
         };
+        if task == head {
+            return Self::Same;
+        }
         for spelling in [str::to_owned, str::to_lowercase] {
             let (task, head) = (names(task, spelling), names(head, spelling));
-            if task == head {
-                return Self::Same;
-            }
             let once = |names: &[String], name: &String| {
                 names.iter().filter(|other| *other == name).count() == 1
             };
@@ -56,8 +56,9 @@ impl Match {
             {
                 let place = |name| head.iter().position(|other| other == name);
                 return match task.iter().map(|name| Some(place(name)? as u32)).collect() {
-                    Some(order) => Self::Order(order),
                     None => Self::Others,
+                    Some(_) if task == head => Self::Same,
+                    Some(order) => Self::Order(order),
                 };
             }
         }
