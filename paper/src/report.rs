@@ -221,8 +221,9 @@ fn html(report: &Report) -> String {
 /// Cells as a table of a page.
 pub(crate) fn html_table((header, rows): &Cells) -> String {
     let mut text = "<div class=\"wide\"><table class=\"plain\"><thead>\n<tr>".to_owned();
-    for cell in header {
-        let _ = write!(text, "<th scope=\"col\">{}</th>", escape(cell));
+    for (column, cell) in header.iter().enumerate() {
+        let class = if column == 0 { " class=\"t\"" } else { "" };
+        let _ = write!(text, "<th scope=\"col\"{class}>{}</th>", escape(cell));
     }
     text.push_str("</tr></thead><tbody>\n");
     for row in rows {

@@ -441,7 +441,7 @@ fn a_last_epoch_as_good_as_the_best_is_not_past_it() {
 fn huge_numbers_are_told_by_their_power_of_ten() {
     for (value, digits, expected) in [
         (1.20727e31, 4, "1.2073e31"),
-        (-2.5e6, 2, "-2.5000e6"),
+        (-2.5e6, 2, "−2.5000e6"),
         (1e6, 0, "1.0000e6"),
         (999_999.0, 4, "999999.0000"),
         (0.5, 4, "0.5000"),

@@ -384,7 +384,7 @@ fn saving_reads_the_trained_numbers_back_once() {
         let (table, folder) = (table(text), tempfile::tempdir().unwrap());
         let run = Run::of(&table, DType::F32);
         let before = READ_BACK.get();
-        write_adapter(&run.tuned, &table, folder.path(), "base").unwrap();
+        write_adapter(&run.tuned, &table, None, folder.path(), "base").unwrap();
         let read = READ_BACK.get() - before;
         assert_eq!(read, run.tuned.parameters.values().elem_count(), "{text}");
         let file = folder.path().join("adapter_model.safetensors");
