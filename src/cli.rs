@@ -68,7 +68,9 @@ pub enum Command {
     /// Go through everything once: theorem, training, ranks, figures, report.
     #[command(
         after_help = "Example:\n  rankwise reproduce --quick --out out\n\nFinished runs in the \
-        folder are not trained again; a killed reproduction goes on where it was."
+        folder are not trained again; a killed reproduction goes on where it was. --seed N trains with \
+        seeds 3N, 3N + 1 and 3N + 2 and draws the theorem's problems with 5N to 5N + 4, so that two N share \
+        none; a folder of another seed, version or settings is refused."
     )]
     Reproduce(ReproduceOptions),
     /// Check the theorem's bounds on random networks; exit code 1 if a proved one is violated.
@@ -359,9 +361,9 @@ pub struct FigureOptions {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum FigureName {
-    /// Heads: loss, accuracies and generalisation error against the epoch.
+    /// Heads: loss, accuracies and their gap against the epoch.
     Figure1,
-    /// Heads: rank against generalisation error and test accuracy.
+    /// Heads: rank against gap and test accuracy.
     RankGeneralization,
     /// Fine-tuning: the deciding metric and the training loss by epoch.
     Curves,
@@ -429,6 +431,10 @@ pub enum TableName {
     End,
     /// Heads: methods at equal training loss.
     EqualLoss,
+    /// Heads: methods at equal training accuracy.
+    EqualAccuracy,
+    /// Heads: methods less LoRA of the same R, at the end, at equal training loss and accuracy.
+    AgainstLora,
     /// Heads: rank measures against outcomes.
     Link,
     /// Fine-tuning: means over seeds beside a peer's.

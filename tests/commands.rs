@@ -121,6 +121,48 @@ fn figures_and_tables_start_from_the_runs_alone() {
     let rows: Value = serde_json::from_slice(&table.stdout).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 3);
     assert_eq!(rows[0]["method"], "GM-LoRA (R = 4)");
+    let table = |name: &str, json: bool| {
+        let mut command = rankwise(&["table", name, "--runs"]);
+        command.arg(&runs).args(json.then_some("--json"));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let rows: Value = serde_json::from_str(&table("equal-accuracy", true)).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 3);
+    let rows = table("against-lora", true);
+    assert!(!rows.contains('−'), "{rows}");
+    let rows: Value = serde_json::from_str(&rows).unwrap();
+    let places: Vec<&str> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["read"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "at the end",
+        "at equal training loss",
+        "at equal training accuracy",
+    ];
+    assert_eq!(places, expected);
+    assert!(table("end", false).contains("Mean ± standard error over n seeds."));
+}
+
+/// The folder of another seed is not gone on with, and both are named.
+#[test]
+fn a_reproduction_is_not_mixed_with_another() {
+    let out = tempfile::tempdir().unwrap();
+    let settings = out.path().join("settings.toml");
+    fs::write(&settings, "version = \"0.0.1\"\nseed = 7\n").unwrap();
+    let output = rankwise(&["reproduce", "--quick", "--seed", "1", "--out"])
+        .arg(out.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("with --seed 1, found one of version 0.0.1 with --seed 7"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use rankwise_figures::{
 use rankwise_theory::CellRecord;
 use rankwise_training::MethodName;
 
-use crate::records::{Configuration, Run, Spread, by_configuration};
+use crate::records::{Configuration, Run, by_configuration};
+use crate::statistics::Spread;
 use crate::style::{method_style, rank_stroke};
 
 /// The paper's Figure 1: test loss (with the last epochs enlarged), test accuracy, train accuracy
-/// and generalisation error against the epoch; seed mean, and a band of one standard deviation.
+/// and gap against the epoch; mean over seeds, and a band of one standard error.
 ///
 /// # Errors
 /// If a run lacks a column, or there is nothing to draw.
@@ -21,7 +22,7 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
         ("Test Loss", "test_loss"),
         ("Test Accuracy", "test_accuracy"),
         ("Train Accuracy", "train_accuracy"),
-        ("Generalization Error", "generalization_error"),
+        ("Gap", "generalization_error"),
     ]
     .into_iter()
     .map(|(name, column)| {
@@ -44,8 +45,11 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
         Ok(Panel {
             title: format!("{name} v.s. Epoch"),
             y_range,
-            x_label: "Epoch".to_owned(),
-            y_label: name.to_owned(),
+            x_label: epochs(&curves),
+            y_label: match column {
+                "generalization_error" => GAP.to_owned(),
+                _ => name.to_owned(),
+            },
             curves,
             inset,
             ..Panel::default()
@@ -55,7 +59,7 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
     Ok(grid(&panels, 2)?)
 }
 
-/// Effective rank and 99 % energy rank of ΔW against generalisation error and test accuracy, one
+/// Effective rank and energy rank 99 % of ΔW against gap and test accuracy, one
 /// point a run.
 ///
 /// # Errors
@@ -63,14 +67,10 @@ pub fn figure1(runs: &[Run]) -> Result<Figure> {
 pub fn rank_scatter(runs: &[Run]) -> Result<Figure> {
     let measures = [
         ("Effective rank of ΔW", "effective_rank"),
-        ("99 % energy rank of ΔW", "energy_rank_99"),
+        ("Energy rank 99 % of ΔW", "energy_rank_99"),
     ];
     let outcomes = [
-        (
-            "Generalization Error",
-            "Generalization Error (pp)",
-            "generalization_error",
-        ),
+        ("Gap", GAP, "generalization_error"),
         ("Test Accuracy", "Test Accuracy (%)", "test_accuracy"),
     ];
     let mut charts = Vec::new();
@@ -188,7 +188,7 @@ fn theory_chart(records: &[CellRecord], y_label: &str, series: &[Series]) -> Res
             });
             Panel {
                 title: format!("D = {width}, target depth {target}, frozen depth {frozen}"),
-                x_label: "Rank R of every adapter".to_owned(),
+                x_label: "Rank R of every adapter (mean, band least to largest)".to_owned(),
                 y_label: y_label.to_owned(),
                 y_scale: Scale::log(),
                 curves: curves.collect(),
@@ -217,6 +217,18 @@ fn settled_range(curves: &[Curve]) -> Option<(f64, f64)> {
     });
     let margin = 0.03 * (high - low);
     (margin.is_finite() && margin > 0.0).then_some((low - margin, high + margin))
+}
+
+/// What the paper calls generalisation error.
+const GAP: &str = "Train − test accuracy (pp)";
+
+/// The name of an axis of epochs, and what the bands are if there are any.
+pub(crate) fn epochs(curves: &[Curve]) -> String {
+    let has_band = curves.iter().any(|curve| curve.low != curve.high);
+    match has_band {
+        true => "Epoch (mean over seeds, band ± standard error)".to_owned(),
+        false => "Epoch".to_owned(),
+    }
 }
 
 type Quantity = fn(&CellRecord) -> Option<f64>;
@@ -274,7 +286,7 @@ fn curve(runs: &[Run], configuration: Configuration, own: &[&Run], column: &str)
 }
 
 /// The mean of several seeds against the epoch as far as all of them go, and a band of one standard
-/// deviation.
+/// error.
 pub(crate) fn seeds_curve(
     label: String,
     method: &str,
@@ -285,6 +297,7 @@ pub(crate) fn seeds_curve(
     let spreads: Vec<Spread> = (0..epochs)
         .map(|epoch| Spread::of(series.iter().map(|values| values[epoch])))
         .collect();
+    let reach = |spread: &Spread| spread.standard_error().unwrap_or(0.0);
     let (color, marker) = method_style(method);
     Curve {
         label,
@@ -295,11 +308,11 @@ pub(crate) fn seeds_curve(
         mean: spreads.iter().map(|spread| spread.mean).collect(),
         low: spreads
             .iter()
-            .map(|spread| spread.mean - spread.deviation)
+            .map(|spread| spread.mean - reach(spread))
             .collect(),
         high: spreads
             .iter()
-            .map(|spread| spread.mean + spread.deviation)
+            .map(|spread| spread.mean + reach(spread))
             .collect(),
     }
 }

@@ -8,13 +8,16 @@ mod findings;
 mod link;
 mod matching;
 mod metrics;
+mod numbers;
 mod page;
 mod pair;
+mod protocol;
 mod rank_link;
 mod recipe;
 mod records;
 mod report;
 mod reproduce;
+mod statistics;
 mod style;
 mod tables;
 mod theory;
@@ -24,7 +27,7 @@ pub use audit::{
     audit_cells, audit_page, audit_summary_cells, audit_table, audit_text, findings_table,
     overview_cells, overview_text, pair_page, refused_table,
 };
-pub use compare::{Comparison, Difference, Row, compare};
+pub use compare::{Comparison, Difference, Numbers, Row, Verdict, compare};
 pub use compare_adapters::{
     ComparisonReport, LikenessMatrix, PAIR_LEGEND, comparison_findings, comparison_labels,
     comparison_section, course_cells, course_chart, grid_table, intruder_cells, layer_chart,
@@ -45,11 +48,14 @@ pub use rank_link::{
     rank_link_outcome_chart, rank_link_table,
 };
 pub use recipe::{Recipe, RunResult, run_name, train_all};
-pub use records::{Configuration, Run, Spread, by_configuration};
+pub use records::{Configuration, Run, by_configuration};
+pub use report::DIFFERENCES;
 pub use reproduce::{Report, Stage, reproduce_quick, theory_table, write_figure};
+pub use statistics::{Spread, median};
 pub use tables::{
-    Cells, comparison_cells, counterexample_cells, link_cells, random_cells, run_cells,
-    text_columns, text_table, theory_cells, theory_summary_cells, violates_a_proved_bound,
+    Cells, comparison_cells, counterexample_cells, difference_cells, link_cells, random_cells,
+    run_cells, text_columns, text_table, theory_cells, theory_summary_cells,
+    violates_a_proved_bound,
 };
 pub use theory::{
     ScalingRecord, descent_cells, descent_chart, descent_findings, scaling_chart,

@@ -32,7 +32,7 @@ pub struct Link {
     pub correlation: Correlation,
 }
 
-/// Correlates every rank measure with the generalisation error and with the test accuracy.
+/// Correlates every rank measure with the gap between train and test accuracy and with the test accuracy.
 ///
 /// # Errors
 /// If a run lacks a column.

@@ -8,6 +8,8 @@ use rankwise_analysis::{MatrixDifference, PairAudit};
 use rankwise_data::{Column, Table};
 use rankwise_figures::{Curve, Figure, Marker, PALETTE, Panel, Scale, Stroke, grid};
 
+use crate::numbers::decimals;
+use crate::statistics::median;
 use crate::tables::Cells;
 
 /// The ranks whose errors are printed.
@@ -26,7 +28,7 @@ pub fn pair_cells(audit: &PairAudit) -> Cells {
         "e_64",
         "noise floor",
         "rank above noise",
-        "rank for 99 %",
+        "energy rank 99 %",
         "effective rank",
     ];
     let changed = audit.matrices.iter().filter(|matrix| is_changed(matrix));
@@ -151,7 +153,7 @@ pub fn pair_chart(audit: &PairAudit) -> Result<Figure> {
             let noun = if count == 1 { "matrix" } else { "matrices" };
             Panel {
                 title: format!("{kind} ({count} {noun})"),
-                x_label: "Rank R".to_owned(),
+                x_label: "Rank R (median over matrices, band least to largest)".to_owned(),
                 y_label: "Layer error".to_owned(),
                 y_scale: Scale::log(),
                 curves: vec![errors, floor],
@@ -187,7 +189,7 @@ fn curve(
         x: (0..last).map(|rank| rank as f64).collect(),
         mean: columns
             .iter()
-            .map(|values| values[values.len() / 2])
+            .map(|values| median(values.iter().copied()).unwrap_or(f64::NAN))
             .collect(),
         low: columns.iter().map(|values| values[0]).collect(),
         high: columns
@@ -214,11 +216,12 @@ pub fn pair_findings(audit: &PairAudit) -> Vec<String> {
         .map(|matrix| matrix.rank_above_noise)
         .collect();
     ranks.sort_unstable();
-    if let (Some(least), Some(most)) = (ranks.first(), ranks.last()) {
+    let middle = median(ranks.iter().map(|&rank| rank as f64));
+    if let (Some(least), Some(most), Some(middle)) = (ranks.first(), ranks.last(), middle) {
         findings.push(format!(
             "Above the rounding of the storage type the differences have rank {least} to {most} \
              (median {}); past that rank, e_R is rounding.",
-            ranks[ranks.len() / 2]
+            decimals(middle, usize::from(middle.fract() != 0.0))
         ));
     }
     let single: Vec<_> = audit

@@ -5,6 +5,8 @@ use rankwise_training::{MethodName, Progress, RunConfig, RunSummary, Task, train
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::seeds;
+
 /// A family of runs: every method × rank × seed over one base configuration.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -20,14 +22,17 @@ pub struct Recipe {
 
 impl Recipe {
     /// The runs of the paper's Figure 1 in the last-layer protocol on the embedded task: every
-    /// method, R ∈ {16, 32, 64}, three seeds from `seed` on; 39 runs.
-    pub fn figure1(seed: u64) -> Self {
-        Self {
+    /// method, R ∈ {16, 32, 64}, three seeds that no other `seed` gives; 39 runs.
+    ///
+    /// # Errors
+    /// If `seed` is too large.
+    pub fn figure1(seed: u64) -> Result<Self> {
+        Ok(Self {
             base: RunConfig::default(),
             methods: MethodName::ALL.to_vec(),
             ranks: vec![16, 32, 64],
-            seeds: (seed..seed + 3).collect(),
-        }
+            seeds: seeds(seed, 3)?,
+        })
     }
 
     /// One checked configuration a run. Settings of the base that a method does not have, such as

@@ -124,7 +124,9 @@ impl Run {
 
 /// The runs of every configuration, in the order of the paper's legend: GM, RM, R, LoRA for every
 /// R, then full fine-tuning.
-pub fn by_configuration(runs: &[Run]) -> Vec<(Configuration, Vec<&Run>)> {
+pub fn by_configuration<'a>(
+    runs: impl IntoIterator<Item = &'a Run>,
+) -> Vec<(Configuration, Vec<&'a Run>)> {
     let place = |method: MethodName| match method {
         MethodName::GmLora => 0,
         MethodName::RmLora => 1,
@@ -132,67 +134,22 @@ pub fn by_configuration(runs: &[Run]) -> Vec<(Configuration, Vec<&Run>)> {
         MethodName::Lora => 3,
         MethodName::Full => 4,
     };
+    let runs: Vec<&Run> = runs.into_iter().collect();
     let mut configurations: Vec<Configuration> = runs.iter().map(|run| run.configuration).collect();
     configurations.sort_by_key(|c| (c.rank.is_none(), place(c.method), c.rank));
     configurations.dedup();
     configurations
         .into_iter()
         .map(|c| {
-            (
-                c,
-                runs.iter().filter(|run| run.configuration == c).collect(),
-            )
+            let own = runs.iter().filter(|run| run.configuration == c);
+            (c, own.copied().collect())
         })
         .collect()
-}
-
-/// Mean and sample standard deviation; the latter is 0 for a single value.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// Mean.
-    pub mean: f64,
-    /// Sample standard deviation.
-    pub deviation: f64,
-    /// How many values.
-    pub count: usize,
-}
-
-impl Spread {
-    /// Of some values.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
-        let values: Vec<f64> = values.into_iter().collect();
-        let count = values.len();
-        let mean = values.iter().sum::<f64>() / count as f64;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let deviation = if count > 1 {
-            (squares / (count - 1) as f64).sqrt()
-        } else {
-            0.0
-        };
-        Self {
-            mean,
-            deviation,
-            count,
-        }
-    }
-
-    /// Standard error of the mean.
-    pub fn standard_error(&self) -> f64 {
-        self.deviation / (self.count as f64).sqrt()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spread_in_closed_form() {
-        let spread = Spread::of([1.0, 2.0, 3.0]);
-        assert_eq!((spread.mean, spread.deviation), (2.0, 1.0));
-        assert!((spread.standard_error() - 1.0 / 3_f64.sqrt()).abs() < 1e-15);
-        assert_eq!(Spread::of([5.0]).deviation, 0.0);
-    }
 
     #[test]
     fn configurations_read_as_in_the_paper() {

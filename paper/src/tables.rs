@@ -1,13 +1,13 @@
 //! Tables as pure functions of records: cells first, for the terminal, Markdown and HTML alike.
 
 use comfy_table::{CellAlignment, Table, presets};
-use rankwise_analysis::Interval;
 use rankwise_theory::{Aim, BoundSummary, CellRecord, CounterexampleRecord, RandomSummary};
 
 use crate::RunResult;
-use crate::compare::Row;
+use crate::compare::{Comparison, Numbers, Row};
 use crate::link::Link;
-use crate::records::Spread;
+use crate::numbers::{decimals, interval, optional, told, told_signed, words};
+use crate::statistics::{Spread, median};
 
 /// A header and rows of text.
 pub type Cells = (Vec<&'static str>, Vec<Vec<String>>);
@@ -39,8 +39,8 @@ pub fn run_cells(results: &[RunResult]) -> Cells {
         "train %",
         "test %",
         "gap pp",
-        "k90",
-        "k99",
+        "energy rank 90 %",
+        "energy rank 99 %",
         "effective",
         "stable",
         "orth. loss",
@@ -58,11 +58,11 @@ pub fn run_cells(results: &[RunResult]) -> Cells {
                     format!("{:.4}", last.test_loss),
                     format!("{:.2}", last.train_accuracy),
                     format!("{:.2}", last.test_accuracy),
-                    format!("{:.2}", last.generalization_error()),
+                    decimals(last.generalization_error(), 2),
                     last.measures.energy_rank_90.to_string(),
                     last.measures.energy_rank_99.to_string(),
-                    optional(last.measures.effective_rank),
-                    optional(last.measures.stable_rank),
+                    optional(last.measures.effective_rank, 1),
+                    optional(last.measures.stable_rank, 1),
                     format!("{:.4e}", last.orthogonality.loss),
                     format!("{:.0}", last.orthogonality.floor),
                 ]),
@@ -74,33 +74,63 @@ pub fn run_cells(results: &[RunResult]) -> Cells {
     (header, rows)
 }
 
-/// One row a configuration.
+/// One row a configuration: mean ± standard error over the seeds that were read.
 pub fn comparison_cells(rows: &[Row]) -> Cells {
-    let header = vec![
-        "method",
-        "epoch",
-        "train loss",
-        "test loss",
-        "test %",
-        "gap pp",
-    ];
-    let cell = |spread: &Spread, digits: usize| {
-        format!("{:.digits$} ± {:.digits$}", spread.mean, spread.deviation)
-    };
-    let rows = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.configuration.to_string(),
-                format!("{:.1}", row.epoch.mean),
-                cell(&row.train_loss, 3),
-                cell(&row.test_loss, 3),
-                cell(&row.test_accuracy, 2),
-                cell(&row.generalization_error, 2),
-            ]
-        })
-        .collect();
+    let mut header = vec!["method", "n", "epoch"];
+    header.extend(NUMBERS);
+    let rows = rows.iter().map(|row| {
+        let mut cells = vec![
+            row.configuration.to_string(),
+            row.epoch.count.to_string(),
+            told(Some(&row.epoch), 1),
+        ];
+        cells.extend(spreads(&row.numbers).map(|(spread, digits)| told(Some(spread), digits)));
+        cells
+    });
+    (header, rows.collect())
+}
+
+/// Three rows a method: its numbers less LoRA's of the same R over the same seeds, mean ± standard
+/// error, with a star where Student's 95 % interval leaves zero out.
+pub fn difference_cells(comparison: &Comparison) -> Cells {
+    let mut header = vec!["method less LoRA", "read", "n"];
+    header.extend(NUMBERS);
+    let mut rows = Vec::new();
+    for difference in &comparison.against_lora {
+        for (reading, (place, numbers)) in difference.readings().into_iter().enumerate() {
+            let mut cells = vec![
+                difference.configuration.to_string(),
+                place.to_owned(),
+                numbers.test_accuracy.count.to_string(),
+            ];
+            let columns = spreads(numbers).into_iter().enumerate();
+            cells.extend(columns.map(|(column, (spread, digits))| {
+                // What is held equal, the first column in the second reading and the second in the
+                // third, differs by rounding alone.
+                if column + 1 == reading {
+                    return "equal".to_owned();
+                }
+                let star = if spread.sign() == 0 { "" } else { " *" };
+                format!("{}{star}", told_signed(Some(spread), digits))
+            }));
+            rows.push(cells);
+        }
+    }
     (header, rows)
+}
+
+/// Headings of what is read of a run.
+const NUMBERS: [&str; 5] = ["train loss", "train %", "test loss", "test %", "gap pp"];
+
+/// In their order, each with its decimals.
+fn spreads(numbers: &Numbers) -> [(&Spread, usize); 5] {
+    [
+        (&numbers.train_loss, 3),
+        (&numbers.train_accuracy, 2),
+        (&numbers.test_loss, 3),
+        (&numbers.test_accuracy, 2),
+        (&numbers.generalization_error, 2),
+    ]
 }
 
 /// One row a rank measure and outcome.
@@ -115,28 +145,20 @@ pub fn link_cells(links: &[Link]) -> Cells {
         "runs",
         "note",
     ];
-    let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
-    let interval = |interval: &Option<Interval>| match interval {
-        Some(interval) => format!("{:.2} … {:.2}", interval.low, interval.high),
-        None => "–".to_owned(),
-    };
-    let rows = links
-        .iter()
-        .map(|link| {
-            let c = &link.correlation;
-            vec![
-                link.measure.to_owned(),
-                link.outcome.to_owned(),
-                number(c.spearman),
-                interval(&c.spearman_interval),
-                number(c.kendall),
-                interval(&c.kendall_interval),
-                c.observations.to_string(),
-                c.note.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    (header, rows)
+    let rows = links.iter().map(|link| {
+        let c = &link.correlation;
+        vec![
+            words(link.measure),
+            words(link.outcome),
+            optional(c.spearman, 2),
+            interval(c.spearman_interval),
+            optional(c.kendall, 2),
+            interval(c.kendall_interval),
+            c.observations.to_string(),
+            c.note.clone().unwrap_or_default(),
+        ]
+    });
+    (header, rows.collect())
 }
 
 /// One row a family and target depth: how many problems, and the median of bound over measured
@@ -172,7 +194,7 @@ pub fn theory_summary_cells(records: &[CellRecord]) -> Cells {
         let ratio = |bound: fn(&CellRecord) -> Option<f64>| {
             let above = own.iter().filter(|record| !record.exact);
             let ratios = above.filter_map(|record| Some(bound(record)? / record.measured?));
-            median(ratios.collect()).map_or("–".to_owned(), |ratio| format!("{ratio:.3}"))
+            median(ratios).map_or("–".to_owned(), |ratio| format!("{ratio:.3}"))
         };
         let defects = own.iter().filter_map(|record| record.defect);
         vec![
@@ -191,11 +213,6 @@ pub fn theory_summary_cells(records: &[CellRecord]) -> Cells {
         ]
     });
     (header, rows.collect())
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// One row a width and rank of the counterexample.
@@ -318,6 +335,44 @@ pub fn violates_a_proved_bound(record: &CellRecord) -> bool {
         || (record.aim == Aim::Plain && a_priori.contains(&Some(true)))
 }
 
-fn optional(value: Option<f64>) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.1}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::difference;
+
+    #[test]
+    fn differences_are_starred_beyond_their_intervals() {
+        let (up, none) = ([1.0, 1.1, 1.2], [-1.0, 0.0, 1.0]);
+        let comparison = Comparison {
+            loss_level: 0.3,
+            accuracy_level: 92.5,
+            end: Vec::new(),
+            equal_loss: Vec::new(),
+            equal_accuracy: Vec::new(),
+            against_lora: vec![difference([up, none, up], [none, none, up])],
+            diverged: Vec::new(),
+        };
+        let (header, rows) = difference_cells(&comparison);
+        assert_eq!(
+            header[3..],
+            ["train loss", "train %", "test loss", "test %", "gap pp"]
+        );
+        // The standard error of 1, 1.1 and 1.2 is 0.1/√3.
+        assert_eq!(
+            rows[0][1..7],
+            [
+                "at the end",
+                "3",
+                "+0.500 ± 0.000",
+                "−3.00 ± 0.00",
+                "0.000 ± 0.577",
+                "+1.10 ± 0.06 *"
+            ]
+        );
+        assert_eq!((&rows[1][3][..], &rows[1][6][..]), ("equal", "0.00 ± 0.58"));
+        assert_eq!(
+            (&rows[2][4][..], &rows[2][5][..]),
+            ("equal", "+1.100 ± 0.058 *")
+        );
+    }
 }

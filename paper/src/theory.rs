@@ -4,6 +4,7 @@ use anyhow::Result;
 use rankwise_figures::{Curve, Figure, Marker, PALETTE, Panel, Scale, Stroke, grid};
 use rankwise_theory::{DescentRecord, Start, TransformerRecord};
 
+use crate::statistics::median;
 use crate::tables::Cells;
 
 fn number(value: Option<f64>) -> String {
@@ -16,12 +17,6 @@ fn least(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 fn largest(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.reduce(f64::max)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// Distinct keys in their order.
@@ -122,7 +117,7 @@ pub fn transformer_chart(records: &[TransformerRecord]) -> Result<Figure> {
             });
             Panel {
                 title: format!("Transformers of width D = {width}"),
-                x_label: "Rank R of every adapter".to_owned(),
+                x_label: "Rank R of every adapter (median, band least to largest)".to_owned(),
                 y_label: "Relative error".to_owned(),
                 y_scale: Scale::log(),
                 curves: curves.collect(),
@@ -300,7 +295,7 @@ pub fn descent_chart(records: &[DescentRecord]) -> Result<Figure> {
                     "D = {}, target depth {}, frozen depth {}",
                     own.0, own.1, own.2
                 ),
-                x_label: "Rank R of every adapter".to_owned(),
+                x_label: "Rank R of every adapter (median, band least to largest)".to_owned(),
                 y_label: "Mean squared error".to_owned(),
                 y_scale: Scale::log(),
                 curves: curves.collect(),

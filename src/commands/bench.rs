@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use rankwise_analysis::linalg::{Arithmetic, singular_values, singular_values_in, svd};
 use rankwise_data::create_folder;
-use rankwise_paper::{ScalingRecord, scaling_chart, text_table, write_figure};
+use rankwise_paper::{ScalingRecord, median, scaling_chart, text_table, write_figure};
 use rankwise_theory::{Cell, Family, Lift, Sample, Strategy};
 use serde::Deserialize;
 
@@ -151,8 +151,7 @@ fn median_seconds<E>(repeats: usize, work: impl Fn() -> Result<(), E>) -> Result
         work()?;
         times.push(start.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(median(times).unwrap_or(f64::NAN))
 }
 
 /// One verification of a Gaussian problem against its width and its depth.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use rankwise_data::read_text;
-use rankwise_paper::text_table;
+use rankwise_paper::{median, text_table};
 use rankwise_training::{MethodTable, Sources, StepBench, TuneConfig, tune};
 use serde::Deserialize;
 
@@ -58,9 +58,10 @@ pub fn run(options: &BenchOptions, common: &Common) -> Result<Outcome> {
             steps: options.repeats,
         };
         let steps = pool.install(|| bench.run())?;
-        let mut seconds: Vec<f64> = steps.iter().map(|step| step.seconds).collect();
-        let mut cpu: Vec<f64> = steps.iter().filter_map(|step| step.cpu_seconds).collect();
-        ours.push((median(&mut seconds), median(&mut cpu)));
+        let middle = |values: Vec<f64>| median(values).unwrap_or(f64::NAN);
+        let seconds = middle(steps.iter().map(|step| step.seconds).collect());
+        let cpu = middle(steps.iter().filter_map(|step| step.cpu_seconds).collect());
+        ours.push((seconds, cpu));
     }
     let peak = usage()?.peak - before.now;
     let epoch = match (&options.model, &options.data) {
@@ -149,11 +150,6 @@ fn epoch(model: &Path, data: &Path) -> Result<Epoch> {
         cpu_seconds: cpu.map(|cpu| cpu * share),
         rank_seconds: last.rank_seconds,
     })
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// What this process has used.

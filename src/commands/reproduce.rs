@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use rankwise_paper::{
-    Stage, comparison_cells, reproduce_quick, text_table, violates_a_proved_bound,
+    DIFFERENCES, Stage, comparison_cells, difference_cells, reproduce_quick, text_table,
+    violates_a_proved_bound,
 };
 
 use super::Outcome;
@@ -43,8 +44,12 @@ pub fn run(options: &ReproduceOptions, common: &Common) -> Result<Outcome> {
         outln!("{}", serde_json::to_string_pretty(&report)?);
     } else if !common.quiet {
         outln!(
-            "\n{}\n",
+            "\n{}\n\nAt the end: mean ± standard error over n seeds.\n",
             text_table(&comparison_cells(&report.comparison.end))
+        );
+        outln!(
+            "{}\n\n{DIFFERENCES}\n",
+            text_table(&difference_cells(&report.comparison))
         );
         for finding in &report.findings {
             outln!("- {finding}");

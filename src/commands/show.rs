@@ -2,9 +2,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rankwise_paper::{
-    Cells, Run, RunResult, TuningRuns, compare, comparison_cells, figure1, link, link_cells,
-    peer_figure, rank_scatter, run_cells, text_table, tuning_curves, tuning_modules, tuning_ranks,
-    write_figure,
+    Cells, DIFFERENCES, Run, RunResult, TuningRuns, compare, comparison_cells, difference_cells,
+    figure1, link, link_cells, peer_figure, rank_scatter, run_cells, text_table, tuning_curves,
+    tuning_modules, tuning_ranks, write_figure,
 };
 
 use super::{Outcome, tuned};
@@ -62,7 +62,12 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
         TableName::Runs if TuningRuns::are_in(&options.runs) => {
             return tuned::table(options, common);
         }
-        TableName::Runs | TableName::End | TableName::EqualLoss | TableName::Link => {}
+        TableName::Runs
+        | TableName::End
+        | TableName::EqualLoss
+        | TableName::EqualAccuracy
+        | TableName::AgainstLora
+        | TableName::Link => {}
     }
     let runs = heads(&options.runs)?;
     let cells: Cells = match options.name {
@@ -78,7 +83,9 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
             run_cells(&results)
         }
         TableName::End => comparison_cells(&compare(&runs)?.end),
-        TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal),
+        TableName::EqualLoss => comparison_cells(&compare(&runs)?.equal_loss),
+        TableName::EqualAccuracy => comparison_cells(&compare(&runs)?.equal_accuracy),
+        TableName::AgainstLora => difference_cells(&compare(&runs)?),
         TableName::Link => link_cells(&link(&runs, common.seed.unwrap_or(0))?),
     };
     if common.json {
@@ -89,13 +96,21 @@ pub fn table(options: &TableOptions, common: &Common) -> Result<Outcome> {
                 header
                     .iter()
                     .map(|key| (*key).to_owned())
-                    .zip(row.into_iter().map(Into::into))
+                    // A hyphen is what programs read as a minus sign.
+                    .zip(row.into_iter().map(|cell| cell.replace('−', "-").into()))
                     .collect()
             })
             .collect();
         outln!("{}", serde_json::to_string_pretty(&rows).context("table")?);
     } else {
         outln!("{}", text_table(&cells));
+        match options.name {
+            TableName::End | TableName::EqualLoss | TableName::EqualAccuracy => {
+                outln!("\nMean ± standard error over n seeds.");
+            }
+            TableName::AgainstLora => outln!("\n{DIFFERENCES}"),
+            TableName::Runs | TableName::Link | TableName::Peer => {}
+        }
     }
     Ok(Outcome::Done)
 }

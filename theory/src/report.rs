@@ -57,7 +57,7 @@ pub struct CaseReport {
     /// E‖f(x) − f̄(x)‖₂ of the construction over the points.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<f64>,
-    /// Which bounds it exceeds.
+    /// Which bounds it exceeds beyond rounding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub violated: Option<Violations>,
     /// L̄ = 1: √tr((E − N) Σ (E − N)ᵀ) for the best N by itself.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use rankwise_analysis::{AdapterAudit, Audit, ModuleAudit, Quantity, Summary};
 
 use super::short::{cut, short_modules, short_paths, short_roles};
+use crate::statistics::median;
 use crate::tables::{Cells, text_table};
 
 /// Widths of the first column and of a drawn spectrum.
@@ -50,12 +51,7 @@ fn spread(modules: &[&ModuleAudit], name: &str) -> String {
     let (Some(&low), Some(&high)) = (values.first(), values.last()) else {
         return "–".to_owned();
     };
-    let half = values.len() / 2;
-    let median = if values.len() % 2 == 1 {
-        values[half]
-    } else {
-        (values[half - 1] + values[half]) / 2.0
-    };
+    let median = median(values.iter().copied()).unwrap_or(f64::NAN);
     if low == high {
         return number(Some(low));
     }

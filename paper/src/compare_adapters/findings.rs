@@ -3,7 +3,8 @@
 use rankwise_analysis::{Comparison, Likeness, PairRecord, SideRecord};
 
 use super::cells::between;
-use super::{SIDES, comparison_labels, mean, median};
+use super::{SIDES, comparison_labels, mean};
+use crate::statistics::median;
 
 /// A similarity this many deviations above chance is not chance's: of a thousand modules none would
 /// be there by luck.

@@ -136,17 +136,6 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(values[half]),
-        _ => Some(values[half - 1].midpoint(values[half])),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,10 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn means_and_medians() {
+    fn means() {
         assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
-        assert_eq!(median([3.0, 1.0].into_iter()), Some(2.0));
-        assert_eq!((mean([].into_iter()), median([].into_iter())), (None, None));
+        assert_eq!(mean([].into_iter()), None);
     }
 }

@@ -3,7 +3,7 @@ use rankwise_analysis::Interval;
 use rankwise_figures::{Figure, Group, Marker, PALETTE, Scatter, scatter_grid};
 
 use super::{MeasureLink, RankLink};
-use crate::findings::words;
+use crate::numbers::{decimals, heading};
 use crate::style::MARKERS;
 
 /// The measures of the overview, one column each.
@@ -99,7 +99,7 @@ fn chart(record: &RankLink, link: &MeasureLink, labels: &[&str]) -> Scatter {
     let c = &link.association.correlation;
     let title = match (c.spearman, c.spearman_interval) {
         (Some(rho), Some(interval)) => format!("ρ = {}", with_interval(rho, interval)),
-        (Some(rho), None) => format!("ρ = {}", signed(rho)),
+        (Some(rho), None) => format!("ρ = {}", decimals(rho, 2)),
         (None, _) => "no correlation: one side is constant".to_owned(),
     };
     let mut note = format!("n = {}", c.observations);
@@ -109,8 +109,8 @@ fn chart(record: &RankLink, link: &MeasureLink, labels: &[&str]) -> Scatter {
     }
     Scatter {
         title,
-        x_label: words(&link.measure),
-        y_label: words(&link.outcome),
+        x_label: heading(&link.measure),
+        y_label: heading(&link.outcome),
         groups,
         note: Some(note),
         ..Scatter::default()
@@ -118,11 +118,6 @@ fn chart(record: &RankLink, link: &MeasureLink, labels: &[&str]) -> Scatter {
 }
 
 fn with_interval(rho: f64, interval: Interval) -> String {
-    let (low, high) = (signed(interval.low), signed(interval.high));
-    format!("{} [{low}, {high}]", signed(rho))
-}
-
-/// Two decimals behind a true minus sign.
-fn signed(value: f64) -> String {
-    format!("{value:.2}").replace('-', "−")
+    let [rho, low, high] = [rho, interval.low, interval.high].map(|value| decimals(value, 2));
+    format!("{rho} [{low}, {high}]")
 }

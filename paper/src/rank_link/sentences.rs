@@ -2,7 +2,7 @@ use rankwise_analysis::Unit;
 
 use super::table::part_left_out;
 use super::{MeasureLink, NORMS, RankLink};
-use crate::findings::words;
+use crate::numbers::{decimals, heading, span, words};
 
 /// The level at which a link is called one.
 const LEVEL: f64 = 0.05;
@@ -20,8 +20,8 @@ pub fn link_sentences(record: &RankLink) -> Vec<String> {
             .filter(|l| l.association.correlation.spearman.is_some())
             .collect();
         let name = match &outcome.definition {
-            Some(definition) => format!("{} ({definition})", plain(&outcome.name)),
-            None => plain(&outcome.name),
+            Some(definition) => format!("{} ({definition})", words(&outcome.name)),
+            None => words(&outcome.name),
         };
         let Some(first) = defined.first() else {
             sentences.push(format!(
@@ -45,7 +45,7 @@ pub fn link_sentences(record: &RankLink) -> Vec<String> {
         if !missing.is_empty() {
             sentences.push(format!(
                 "Without {} or a measure of rank, and so left out of some or all of its correlations: {}.",
-                plain(&outcome.name),
+                words(&outcome.name),
                 missing.join(", ")
             ));
         }
@@ -89,7 +89,7 @@ fn findings(links: &[&MeasureLink]) -> Vec<String> {
     if let Some(norm) = norm.filter(|norm| rho(norm).abs() >= rho(standing[0]).abs()) {
         sentences.push(format!(
             "The size of the update ({}) is linked at least as strongly: this need not be about rank.",
-            plain(&norm.measure)
+            words(&norm.measure)
         ));
     }
     let strongest = links
@@ -100,7 +100,7 @@ fn findings(links: &[&MeasureLink]) -> Vec<String> {
         sentences.push(format!(
             "No measure's link stands after all tests are counted; the strongest is {} with {} \
              (p = {p:.3} taken alone).",
-            plain(&link.measure),
+            words(&link.measure),
             with_interval(link)
         ));
     }
@@ -117,8 +117,8 @@ fn sentence(link: &MeasureLink) -> String {
     };
     let mut text = format!(
         "{} {direction} {}: {}",
-        words(&link.measure),
-        plain(&link.outcome),
+        heading(&link.measure),
+        words(&link.outcome),
         with_interval(link)
     );
     if let Some(test) = a.permutation {
@@ -136,7 +136,7 @@ fn sentence(link: &MeasureLink) -> String {
     let given = link
         .covariates
         .iter()
-        .map(|name| plain(name))
+        .map(|name| words(name))
         .collect::<Vec<_>>();
     if let (Some(partial), Some(interval)) = (a.partial, a.partial_interval) {
         let verdict = if interval.low > 0.0 || interval.high < 0.0 {
@@ -148,11 +148,10 @@ fn sentence(link: &MeasureLink) -> String {
             "no direction is certain any more"
         };
         text += &format!(
-            " With {} held fixed ρ is {:.2}, 95 % interval {:.2} to {:.2}: {verdict}.",
+            " With {} held fixed ρ is {}, 95 % interval {}: {verdict}.",
             given.join(" and "),
-            partial.rho,
-            interval.low,
-            interval.high
+            decimals(partial.rho, 2),
+            span(interval.low, interval.high, "to"),
         );
     } else if !given.is_empty() {
         text += &format!(
@@ -171,8 +170,9 @@ fn sentence(link: &MeasureLink) -> String {
             false => "loses its sign when one is left out",
         };
         text += &format!(
-            " It {verdict} ({:.2} to {:.2}); {what} matters most (without it {:.2}).",
-            left_out.low, left_out.high, left_out.without_most
+            " It {verdict} ({}); {what} matters most (without it {}).",
+            span(left_out.low, left_out.high, "to"),
+            decimals(left_out.without_most, 2)
         );
     }
     text
@@ -180,19 +180,14 @@ fn sentence(link: &MeasureLink) -> String {
 
 fn with_interval(link: &MeasureLink) -> String {
     let c = &link.association.correlation;
-    let rho = c.spearman.unwrap_or_default();
+    let rho = decimals(c.spearman.unwrap_or_default(), 2);
     match c.spearman_interval {
         Some(i) => format!(
-            "Spearman's ρ = {rho:.2}, 95 % interval {:.2} to {:.2}",
-            i.low, i.high
+            "Spearman's ρ = {rho}, 95 % interval {}",
+            span(i.low, i.high, "to")
         ),
-        None => format!("Spearman's ρ = {rho:.2}"),
+        None => format!("Spearman's ρ = {rho}"),
     }
-}
-
-/// A column's name within a sentence.
-fn plain(column: &str) -> String {
-    column.replace('_', " ")
 }
 
 fn capital(text: &str) -> String {

@@ -1,9 +1,9 @@
 use anyhow::Result;
-use rankwise_analysis::{Influence, Interval};
+use rankwise_analysis::Influence;
 use rankwise_data::{Column, Table};
 
 use super::{MeasureLink, RankLink};
-use crate::findings::words;
+use crate::numbers::{heading, interval, optional, span};
 use crate::tables::Cells;
 
 /// One row a measure and outcome whose correlation is defined.
@@ -31,19 +31,19 @@ pub fn rank_link_cells(record: &RankLink) -> Cells {
             None => "–".to_owned(),
         };
         vec![
-            words(&link.measure),
+            heading(&link.measure),
             link.outcome.clone(),
             a.correlation.observations.to_string(),
-            number(a.correlation.spearman),
+            optional(a.correlation.spearman, 2),
             interval(a.correlation.spearman_interval),
             probability(a.permutation.map(|test| test.p)),
             probability(link.adjusted_p),
-            number(a.correlation.kendall),
-            number(a.partial.map(|partial| partial.rho)),
+            optional(a.correlation.kendall, 2),
+            optional(a.partial.map(|partial| partial.rho), 2),
             interval(a.partial_interval),
             given,
             match part_left_out(link) {
-                Some(i) => format!("{:.2} … {:.2}", i.low, i.high),
+                Some(i) => span(i.low, i.high, "…"),
                 None => "–".to_owned(),
             },
         ]
@@ -59,16 +59,6 @@ pub(super) fn part_left_out(link: &MeasureLink) -> Option<Influence> {
     } else {
         a.without_each
     }
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.2}"))
-}
-
-fn interval(interval: Option<Interval>) -> String {
-    interval.map_or("–".to_owned(), |i| {
-        format!("{:.2} … {:.2}", i.low, i.high)
-    })
 }
 
 fn probability(p: Option<f64>) -> String {

@@ -9,8 +9,8 @@ use rankwise_figures::{Curve, Figure, HeatMap, Panel, Scale, grid, heat_maps};
 use super::records::{TuningRun, TuningRuns, TuningSeeds, metric_title};
 use crate::audit::layer;
 use crate::compare_adapters::short_names;
-use crate::drawing::seeds_curve;
-use crate::findings::words;
+use crate::drawing::{epochs, seeds_curve};
+use crate::numbers::heading;
 use crate::style::rank_stroke;
 
 /// Charts of one file: a screen or two of them.
@@ -19,7 +19,7 @@ const MOST: usize = 16;
 const DECADES: f64 = 20.0;
 
 /// The deciding metric and the training loss by epoch, two panels a task: the mean over seeds and a
-/// band of one standard deviation. Runs that diverged are not drawn.
+/// band of one standard error. Runs that diverged are not drawn.
 ///
 /// # Errors
 /// If there is nothing to draw.
@@ -32,7 +32,7 @@ pub(super) fn curve_panels(all: &TuningRuns) -> Vec<Panel> {
     for (task, groups) in all.by_task() {
         let decides = groups.iter().find_map(|(_, runs)| runs[0].decides());
         if let Some((set, key)) = decides {
-            let title = words(&metric_title(key));
+            let title = heading(&metric_title(key));
             let curves = curves(&groups, TuningRun::deciding_series);
             panels.push(panel(format!("{task}: {title} ({set})"), title, curves));
         }
@@ -44,7 +44,7 @@ pub(super) fn curve_panels(all: &TuningRuns) -> Vec<Panel> {
 }
 
 /// The mean effective rank of ΔW over modules by epoch, one panel a task: mean over seeds and a band of
-/// one standard deviation.
+/// one standard error.
 ///
 /// # Errors
 /// If no run has ranks on record.
@@ -91,7 +91,7 @@ fn curves(
 fn panel(title: String, y_label: String, curves: Vec<Curve>) -> Panel {
     Panel {
         title,
-        x_label: "Epoch".to_owned(),
+        x_label: epochs(&curves),
         y_label,
         curves,
         x_is_whole: true,

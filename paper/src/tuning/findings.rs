@@ -1,10 +1,10 @@
 //! Sentences computed from the numbers.
 
 use super::records::{TuningSetting, is_higher_better, metric_title};
-use super::rows::{TuningGroup, TuningRow, decimals, signed, told};
+use super::rows::{TuningGroup, TuningRow};
 use super::settings::{Settings, beside_the_method};
-use crate::findings::clear_sign;
-use crate::records::Spread;
+use crate::numbers::{decimals, told, told_signed};
+use crate::statistics::Spread;
 
 /// What the runs show: the best method of every task, each method against LoRA of the same R over the
 /// same seeds, epochs after the best, and what a mean should not be trusted for. A comparison names the
@@ -107,7 +107,10 @@ fn against_lora(group: &TuningGroup, rows: &[TuningRow]) -> Option<String> {
     .collect();
     let (seeds, ending) = match pairs.len() {
         1 => ("1 seed".to_owned(), "; one seed has no standard error"),
-        count => (format!("{count} seeds, differences of the same seed"), ""),
+        count => (
+            format!("{count} seeds, differences of the same seed ± standard error"),
+            "; higher and lower are said of differences beyond Student's 95 % interval",
+        ),
     };
     let differing = pairs
         .iter()
@@ -133,17 +136,18 @@ fn also(mut keys: Vec<String>) -> String {
 
 /// A difference with its standard error, and whether it is one.
 fn judged(difference: &Spread, digits: usize) -> String {
-    let mean = signed(difference.mean, digits);
+    let told = told_signed(Some(difference), digits);
     if difference.count < 2 {
-        return mean;
+        return told;
     }
-    let verdict = match clear_sign(difference) {
-        1 => "clearly higher",
-        -1 => "clearly lower",
-        _ => "not clearly different",
+    let verdict = match (difference.interval(), difference.sign()) {
+        (None, _) if !difference.mean.is_finite() => "not a number that can be compared",
+        (None, _) => "the same in every seed",
+        (_, 1) => "higher",
+        (_, -1) => "lower",
+        _ => "no difference shown",
     };
-    let error = difference.standard_error();
-    format!("{mean} ± {}, {verdict}", decimals(error, digits))
+    format!("{told}, {verdict}")
 }
 
 /// In how many runs an earlier epoch is better than the last; one that is as good is not.

@@ -7,8 +7,9 @@ use rankwise_training::{Metric, ModuleRank};
 
 use super::figures::{tuning_curves, tuning_modules, tuning_ranks};
 use super::records::{TuningRun, TuningRuns, metric_title};
-use super::rows::{MEASURES, TuningGroup, TuningReport, TuningRow, decimals, told};
+use super::rows::{MEASURES, TuningGroup, TuningReport, TuningRow};
 use crate::audit::{glossary, layer};
+use crate::numbers::{decimals, told};
 use crate::page::{
     Cell, CurveLabels, Group, Page, PageColumn, PageHead, Plain, Row, Span, html, places, text,
 };
@@ -131,10 +132,10 @@ pub fn tuning_page(all: &TuningRuns, head: &PageHead) -> Result<String> {
         head,
         notes: vec![summary],
         sentences: report.findings.clone(),
-        tables: vec![(
-            "Means over seeds ± standard error, at the end".to_owned(),
-            means(&report.summary),
-        )],
+        tables: MEANS
+            .into_iter()
+            .filter_map(|(title, names)| Some((title.to_owned(), means(&report.summary, names)?)))
+            .collect(),
         figures: figures(all),
         noun: "runs",
         overview: Some(overview(&report.runs)),
@@ -158,11 +159,11 @@ fn figures(all: &TuningRuns) -> Vec<(String, String)> {
     type Draw = fn(&TuningRuns) -> Result<Vec<(String, Figure)>>;
     let kinds: [(&str, Draw); 3] = [
         (
-            "Learning curves: mean over seeds, band of one standard deviation",
+            "Learning curves: mean over seeds, band ± standard error",
             tuning_curves,
         ),
         (
-            "Rank of ΔW by epoch: mean over modules and seeds, band of one standard deviation",
+            "Rank of ΔW by epoch: mean over modules and seeds, band ± standard error",
             tuning_ranks,
         ),
         (
@@ -188,22 +189,49 @@ fn figures(all: &TuningRuns) -> Vec<(String, String)> {
     drawn.collect()
 }
 
-fn means(groups: &[TuningGroup]) -> Plain {
+/// What the tables of means show: metrics and losses, then ranks, so that each fits on a screen.
+const MEANS: [(&str, &[&str]); 2] = [
+    (
+        "Means over seeds ± standard error, at the end",
+        &["last", "best", "train_loss", "gap", "seconds"],
+    ),
+    (
+        "Ranks of ΔW: means over modules and seeds ± standard error, at the end",
+        &[
+            "numerical_rank",
+            "energy_rank_99",
+            "stable_rank",
+            "effective_rank",
+        ],
+    ),
+];
+
+fn means(groups: &[TuningGroup], names: &[&str]) -> Option<Plain> {
     let shown: Vec<_> = MEASURES
         .iter()
+        .filter(|(name, ..)| names.contains(name))
         .filter(|(name, ..)| groups.iter().any(|group| group.measure(name).is_some()))
         .collect();
-    let mut header = vec!["task", "method", "R", "runs", "metric"];
+    if shown.is_empty() {
+        return None;
+    }
+    let has_metric = names.contains(&"last");
+    let mut header = vec!["task", "method", "n"];
+    if has_metric {
+        header.push("metric");
+    }
     header.extend(shown.iter().map(|(_, heading, ..)| *heading));
     let rows = groups.iter().map(|group| {
-        let setting = &group.setting;
         let mut row = vec![
-            text(&setting.task),
-            text(setting.title()),
-            Cell::Number(setting.rank.map(|rank| rank as f64)),
+            text(&group.setting.task),
+            text(group.setting.label()),
             Cell::Number(Some(group.seeds.len() as f64)),
-            text(group.metric.as_deref().map_or("–".to_owned(), metric_title)),
         ];
+        if has_metric {
+            row.push(text(
+                group.metric.as_deref().map_or("–".to_owned(), metric_title),
+            ));
+        }
         row.extend(
             shown
                 .iter()
@@ -214,46 +242,52 @@ fn means(groups: &[TuningGroup]) -> Plain {
         );
         row
     });
-    Plain {
+    Some(Plain {
         header,
         rows: rows.collect(),
-    }
+    })
 }
 
+/// One row a run. What all runs share, and a stop that is the usual one, has no column: the rest fits
+/// on a screen.
 fn overview(rows: &[TuningRow]) -> Plain {
     let shown: Vec<_> = MEASURES
         .iter()
         .filter(|(.., of)| rows.iter().any(|row| of(row).is_some()))
         .collect();
-    let mut header = vec![
-        "run",
-        "task",
-        "method",
-        "R",
-        "seed",
-        "metric",
-        "best epoch",
-        "epochs",
+    type Words = (&'static str, fn(&TuningRow) -> String);
+    let words: [Words; 3] = [
+        ("task", |row| row.setting.task.clone()),
+        ("method", |row| row.setting.label()),
+        ("metric", |row| {
+            row.metric.as_deref().map_or("–".to_owned(), metric_title)
+        }),
     ];
+    let differs = |(_, of): &Words| rows.windows(2).any(|pair| of(&pair[0]) != of(&pair[1]));
+    let words: Vec<Words> = words.into_iter().filter(differs).collect();
+    let has_stop = rows.iter().any(|row| row.stop != "completed");
+    let mut header = vec!["run"];
+    header.extend(words.iter().map(|(heading, _)| *heading));
+    header.extend(["seed", "best epoch"]);
     header.extend(shown.iter().map(|(_, heading, ..)| *heading));
-    header.push("stop");
+    if has_stop {
+        header.push("stop");
+    }
     let cells = rows.iter().enumerate().map(|(index, row)| {
-        let whole = |value: Option<usize>| Cell::Number(value.map(|value| value as f64));
-        let mut cells = vec![
-            Cell::Link(row.name.clone(), index),
-            text(&row.setting.task),
-            text(row.setting.title()),
-            whole(row.setting.rank),
-            whole(Some(row.seed as usize)),
-            text(row.metric.as_deref().map_or("–".to_owned(), metric_title)),
-            whole(row.best_epoch),
-            whole(Some(row.epochs)),
-        ];
+        let mut cells = vec![Cell::Link(row.name.clone(), index)];
+        cells.extend(words.iter().map(|(_, of)| text(of(row))));
+        cells.push(Cell::Number(Some(row.seed as f64)));
+        cells.push(match row.best_epoch {
+            Some(epoch) => Cell::Told(epoch as f64, format!("{epoch}/{}", row.epochs)),
+            None => Cell::Number(None),
+        });
         cells.extend(shown.iter().map(|(_, _, digits, of)| match of(row) {
             Some(value) => Cell::Told(value, decimals(value, *digits)),
             None => Cell::Number(None),
         }));
-        cells.push(text(row.stop));
+        if has_stop {
+            cells.push(text(row.stop));
+        }
         cells
     });
     Plain {
@@ -312,6 +346,11 @@ fn group(run: &TuningRun, row: &TuningRow) -> Group {
 /// What the page's words mean: those of runs, the metrics that are there, the measures of rank.
 fn words(rows: &[TuningRow]) -> Vec<(String, String)> {
     let mut words: Vec<(&str, &str)> = vec![
+        ("n", "runs of one setting that did not diverge"),
+        (
+            "best epoch",
+            "the epoch of the best value, of so many trained",
+        ),
         (
             "last, best",
             "the metric that decides, on the deciding set, after the last epoch and in the best one; \
@@ -327,8 +366,8 @@ fn words(rows: &[TuningRow]) -> Vec<(String, String)> {
              round where smaller is better: the larger the worse; only with evaluation.on_train",
         ),
         (
-            "num., k99, stable, effective",
-            "numerical, 99 % energy, stable and effective rank of ΔW, the mean over the adapted \
+            "num., energy rank 99 %, stable, effective",
+            "numerical rank, energy rank 99 %, stable and effective rank of ΔW, the mean over the adapted \
              modules",
         ),
         (
@@ -336,8 +375,8 @@ fn words(rows: &[TuningRow]) -> Vec<(String, String)> {
             "s/√n, where s is the sample's standard deviation over n seeds",
         ),
         (
-            "clearly",
-            "a mean difference of more than two standard errors from zero",
+            "higher, lower",
+            "a mean difference, over the same seeds, that Student's 95 % interval tells from zero",
         ),
         ("ΔW", "what training has added to a pretrained weight"),
         ("R", "the rank that a low-rank update's factors allow"),

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use rankwise_training::{ModuleRank, TuneRecord, TuneStop, TuneSummary};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::findings::tuning_findings;
 use super::records::{LeftOut, TuningRuns, TuningSetting, is_higher_better};
 use super::settings::{Settings, beside_the_seed, made_with};
-use crate::records::Spread;
+use crate::statistics::Spread;
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -124,7 +124,9 @@ pub(crate) const MEASURES: [Measure; 9] = [
     ("train_loss", "train loss", 4, |row| row.train_loss),
     ("gap", "gap", 4, |row| row.gap),
     ("numerical_rank", "num.", 2, |row| row.numerical_rank),
-    ("energy_rank_99", "k99", 2, |row| row.energy_rank_99),
+    ("energy_rank_99", "energy rank 99 %", 2, |row| {
+        row.energy_rank_99
+    }),
     ("stable_rank", "stable", 2, |row| row.stable_rank),
     ("effective_rank", "effective", 2, |row| row.effective_rank),
     ("seconds", "seconds", 0, |row| Some(row.seconds)),
@@ -146,7 +148,6 @@ pub struct TuningGroup {
     /// for their files: then a mean is of unlike runs.
     pub differing: Vec<String>,
     /// Mean and standard error over runs by name; absent where no run has the number.
-    #[serde(serialize_with = "estimates")]
     pub measures: BTreeMap<&'static str, Spread>,
 }
 
@@ -212,75 +213,5 @@ fn group(setting: &TuningSetting, rows: &[&TuningRow]) -> TuningGroup {
         metric: rows.iter().find_map(|row| row.metric.clone()),
         differing: beside_the_seed(&settings),
         measures,
-    }
-}
-
-/// A mean with its standard error, which one value does not have.
-#[derive(Serialize)]
-struct Estimate {
-    mean: f64,
-    standard_error: Option<f64>,
-    count: usize,
-}
-
-/// A standard error needs two values.
-pub(crate) fn standard_error(spread: &Spread) -> Option<f64> {
-    (spread.count > 1).then(|| spread.standard_error())
-}
-
-pub(crate) fn estimate<S: Serializer>(spread: &Spread, serializer: S) -> Result<S::Ok, S::Error> {
-    Estimate {
-        mean: spread.mean,
-        standard_error: standard_error(spread),
-        count: spread.count,
-    }
-    .serialize(serializer)
-}
-
-fn estimates<S: Serializer>(
-    spreads: &BTreeMap<&'static str, Spread>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Own<'a>(#[serde(serialize_with = "estimate")] &'a Spread);
-    let own = spreads.iter().map(|(name, spread)| (*name, Own(spread)));
-    serializer.collect_map(own)
-}
-
-/// From here on a number is told by its power of ten, as losses of runs that go astray are.
-const LARGE: f64 = 1e6;
-
-/// A number to so many decimals, or `1.2073e31`.
-pub(crate) fn decimals(value: f64, digits: usize) -> String {
-    match value.abs() >= LARGE {
-        true => format!("{value:.4e}"),
-        false => format!("{value:.digits$}"),
-    }
-}
-
-/// A difference with its sign and a true minus; what rounds to zero has none.
-pub(crate) fn signed(value: f64, digits: usize) -> String {
-    let text = match value.abs() >= LARGE {
-        true => format!("{value:+.4e}"),
-        false => format!("{value:+.digits$}"),
-    };
-    match text[1..].bytes().all(|byte| matches!(byte, b'0' | b'.')) {
-        true => text[1..].to_owned(),
-        false => text.replace('-', "−"),
-    }
-}
-
-/// `mean ± standard error`; the mean alone of one value.
-pub(crate) fn told(spread: Option<&Spread>, digits: usize) -> String {
-    match spread {
-        None => "–".to_owned(),
-        Some(spread) => match standard_error(spread) {
-            None => decimals(spread.mean, digits),
-            Some(error) => format!(
-                "{} ± {}",
-                decimals(spread.mean, digits),
-                decimals(error, digits)
-            ),
-        },
     }
 }

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use rankwise_data::{Column, Table};
 
-use super::rows::{MEASURES, Measure, TuningGroup, TuningRow, decimals, standard_error, told};
+use super::rows::{MEASURES, Measure, TuningGroup, TuningRow};
+use crate::numbers::{decimals, told};
 use crate::tables::Cells;
 
 fn number(value: Option<f64>, digits: usize) -> String {
@@ -25,7 +26,7 @@ pub fn tuning_cells(rows: &[TuningRow]) -> Cells {
     if has_gap {
         header.push("gap");
     }
-    header.extend(["num.", "k99", "stable", "effective", "seconds"]);
+    header.extend(["num.", "energy rank 99 %", "stable", "effective", "seconds"]);
     let cells = rows.iter().map(|row| {
         let mut cells = vec![
             row.name.clone(),
@@ -156,7 +157,7 @@ pub fn tuning_summary_table(groups: &[TuningGroup]) -> Result<Table> {
         ));
         columns.push((
             format!("{name}_standard_error"),
-            real(&|group| standard_error(group.measure(name)?)),
+            real(&|group| group.measure(name)?.standard_error()),
         ));
         columns.push((
             format!("{name}_count"),

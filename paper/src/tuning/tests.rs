@@ -10,9 +10,10 @@ use rankwise_training::{
 };
 
 use super::figures::{curve_panels, module_maps, rank_panels};
-use super::rows::{decimals, signed};
 use super::settings::{beside_the_method, made_with};
 use super::*;
+use crate::PageHead;
+use crate::numbers::{decimals, signed};
 use crate::tables::text_table;
 
 /// A run of two epochs: the accuracies and the training losses after each, and modules with so many
@@ -172,12 +173,12 @@ fn means_and_standard_errors_in_closed_form() {
     let near = |x: f64, y: f64| (x - y).abs() < 1e-15;
     let last = group.measure("last").unwrap();
     assert!(
-        near(last.mean, 0.7) && near(last.standard_error(), 0.1),
+        near(last.mean, 0.7) && near(last.standard_error().unwrap(), 0.1),
         "{last:?}"
     );
     let loss = group.measure("train_loss").unwrap();
     assert!(
-        near(loss.mean, 0.55) && near(loss.standard_error(), 0.05),
+        near(loss.mean, 0.55) && near(loss.standard_error().unwrap(), 0.05),
         "{loss:?}"
     );
     // (2 + 4 + 3) / 3 directions of equal size: all measures agree.
@@ -203,11 +204,11 @@ fn means_and_standard_errors_in_closed_form() {
 fn tables_for_a_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let report = TuningReport::new(&both(folder.path()));
-    let expected = " run               metric    last    best  epoch  train loss    loss  num.   k99  stable  effective  seconds
- rte-lora-s0     accuracy  0.6000  0.6000    2/2      0.5000  0.5000  3.00  3.00    3.00       3.00        7
- rte-lora-s1     accuracy  0.8000  0.8000    2/2      0.6000  0.5000  3.00  3.00    3.00       3.00        7
- rte-rm-lora-s0  accuracy  0.7000  0.7500    1/2      0.7500  0.5000  3.00  3.00    3.00       3.00        7
- rte-rm-lora-s1  accuracy  0.7000  0.7000    2/2      0.8500  0.5000  3.00  3.00    3.00       3.00        7";
+    let expected = " run               metric    last    best  epoch  train loss    loss  num.  energy rank 99 %  stable  effective  seconds
+ rte-lora-s0     accuracy  0.6000  0.6000    2/2      0.5000  0.5000  3.00              3.00    3.00       3.00        7
+ rte-lora-s1     accuracy  0.8000  0.8000    2/2      0.6000  0.5000  3.00              3.00    3.00       3.00        7
+ rte-rm-lora-s0  accuracy  0.7000  0.7500    1/2      0.7500  0.5000  3.00              3.00    3.00       3.00        7
+ rte-rm-lora-s1  accuracy  0.7000  0.7000    2/2      0.8500  0.5000  3.00              3.00    3.00       3.00        7";
     assert_eq!(text_table(&tuning_cells(&report.runs)), expected);
     let expected = " task           method  n    metric             last             best       train loss  seconds
  rte      LoRA (R = 4)  2  accuracy  0.7000 ± 0.1000  0.7000 ± 0.1000  0.5500 ± 0.0500    7 ± 0
@@ -230,9 +231,10 @@ fn sentences_say_what_the_numbers_say() {
         [
             "rte: accuracy at the end, best mean first: LoRA (R = 4) 0.7000 ± 0.1000, \
              RM-LoRA (R = 4) 0.7000 ± 0.0000 (mean ± standard error).",
-            "rte: RM-LoRA (R = 4) against LoRA of the same R (2 seeds, differences of the same seed), \
-             at the end: accuracy 0.0000 ± 0.1000, not clearly different; training loss +0.2500 ± \
-             0.0000, clearly higher; effective rank of ΔW 0.00 ± 0.00, not clearly different.",
+            "rte: RM-LoRA (R = 4) against LoRA of the same R (2 seeds, differences of the same seed ± \
+             standard error), at the end: accuracy 0.0000 ± 0.1000, no difference shown; training loss \
+             +0.2500 ± 0.0000, the same in every seed; effective rank of ΔW 0.00 ± 0.00, the same in \
+             every seed; higher and lower are said of differences beyond Student's 95 % interval.",
             "In 1 of 4 runs the deciding metric was best before the last epoch, by up to 0.0500; a \
              best epoch is chosen by the set that it is judged on.",
         ]
@@ -247,6 +249,74 @@ fn sentences_say_what_the_numbers_say() {
     assert!(has("differ in more than the seed"), "{findings:?}");
     assert!(has("optimizer.learning_rate."), "{findings:?}");
     assert!(has("seed 1 is there more than once"), "{findings:?}");
+}
+
+/// A difference of five seeds is higher, one of two as large is not: t = 12.7 standard errors of two
+/// seeds, 2.8 of five.
+#[test]
+fn a_difference_is_told_from_chance_by_students_interval() {
+    let told = |seeds: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        for seed in 0..seeds {
+            let wobble = 0.01 * (seed % 2) as f64;
+            lora(seed, [0.5, 0.6]).write(folder.path());
+            rm_lora(seed, [0.5, 0.64 + wobble]).write(folder.path());
+        }
+        let findings = TuningReport::new(&TuningRuns::read(folder.path()).unwrap()).findings;
+        findings[1].clone()
+    };
+    let two = told(2);
+    assert!(
+        two.contains("accuracy +0.0450 ± 0.0050, no difference shown;"),
+        "{two}"
+    );
+    let five = told(5);
+    assert!(
+        five.contains("accuracy +0.0440 ± 0.0024, higher;"),
+        "{five}"
+    );
+    assert!(!two.contains("clearly") && !five.contains("clearly"));
+}
+
+/// At 1280 px: the run's name and at most one column of words, 128 px each or more, beside numbers.
+#[test]
+fn the_page_of_one_task_has_columns_for_one_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = PageHead {
+        command: "rankwise table runs".to_owned(),
+        version: "0.0.0".to_owned(),
+    };
+    let header = |page: &str, id: &str| -> Vec<String> {
+        let table = &page[page.find(&format!("id=\"{id}\"")).unwrap()..];
+        let head = &table[..table.find("</thead>").unwrap()];
+        let cells = head.split("<th scope=\"col\"").skip(1);
+        let text = |cell: &str| cell.split(['>', '<']).nth(1).unwrap().to_owned();
+        cells.map(text).collect()
+    };
+    let page = tuning_page(&both(folder.path()), &head).unwrap();
+    let ranks = ["num.", "energy rank 99 %", "stable", "effective"];
+    let first = [
+        "run",
+        "method",
+        "seed",
+        "best epoch",
+        "last",
+        "best",
+        "train loss",
+    ];
+    let expected = [&first[..], &ranks[..], &["seconds"][..]].concat();
+    assert_eq!(header(&page, "overview"), expected);
+    let expected = [&["task", "method", "n"][..], &ranks[..]].concat();
+    assert_eq!(header(&page, "table-1"), expected);
+    assert!(page.contains(">1/2</td>"));
+    // What differs has a column.
+    let other = Made {
+        task: "mrpc",
+        ..lora(0, [0.5, 0.6])
+    };
+    other.write(folder.path());
+    let page = tuning_page(&TuningRuns::read(folder.path()).unwrap(), &head).unwrap();
+    assert_eq!(header(&page, "overview")[1], "task");
 }
 
 #[test]
@@ -370,7 +440,7 @@ fn a_last_epoch_as_good_as_the_best_is_not_past_it() {
 fn huge_numbers_are_told_by_their_power_of_ten() {
     for (value, digits, expected) in [
         (1.20727e31, 4, "1.2073e31"),
-        (-2.5e6, 2, "-2.5000e6"),
+        (-2.5e6, 2, "−2.5000e6"),
         (1e6, 0, "1.0000e6"),
         (999_999.0, 4, "999999.0000"),
         (0.5, 4, "0.5000"),
@@ -481,7 +551,7 @@ fn what_is_no_finished_run_is_left_out_by_name() {
 }
 
 #[test]
-fn curves_are_means_with_a_band_of_one_deviation() {
+fn curves_are_means_with_a_band_of_one_standard_error() {
     let folder = tempfile::tempdir().unwrap();
     let all = both(folder.path());
     let panels = curve_panels(&all);
@@ -495,12 +565,15 @@ fn curves_are_means_with_a_band_of_one_deviation() {
     assert_eq!(labels, ["LoRA (R = 4)", "RM-LoRA (R = 4)"]);
     let lora = &panels[0].curves[0];
     let near = |x: &[f64], y: [f64; 2]| x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-12);
-    // The deviation of 0.6 and 0.8 is √0.02.
-    let deviation = 0.02_f64.sqrt();
+    // Of two numbers the standard error is half their distance: of 0.6 and 0.8 it is 0.1.
+    assert_eq!(
+        panels[0].x_label,
+        "Epoch (mean over seeds, band ± standard error)"
+    );
     assert_eq!(lora.x, [1.0, 2.0]);
     assert!(near(&lora.mean, [0.5, 0.7]), "{lora:?}");
-    assert!(near(&lora.low, [0.5, 0.7 - deviation]), "{lora:?}");
-    assert!(near(&lora.high, [0.5, 0.7 + deviation]), "{lora:?}");
+    assert!(near(&lora.low, [0.5, 0.6]), "{lora:?}");
+    assert!(near(&lora.high, [0.5, 0.8]), "{lora:?}");
     assert!(near(&panels[1].curves[1].mean, [0.9, 0.8]));
     assert!(near(&rank_panels(&all)[0].curves[0].mean, [3.0, 3.0]));
     let svg = &tuning_curves(&all).unwrap()[0].1.svg;

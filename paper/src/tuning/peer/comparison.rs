@@ -4,10 +4,11 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::runs::PeerRun;
-use crate::findings::STANDARD_ERRORS;
-use crate::records::Spread;
+use crate::statistics::Spread;
 use crate::tuning::records::{LeftOut, TuningRun, TuningRuns, TuningSetting};
-use crate::tuning::rows::{estimate, standard_error};
+
+/// How many standard errors a difference from a peer may have.
+pub(super) const STANDARD_ERRORS: f64 = 2.0;
 
 /// What a difference comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,10 +37,8 @@ pub struct PeerRow {
     /// The peer's.
     pub peer_values: Vec<f64>,
     /// Over our seeds.
-    #[serde(serialize_with = "estimate")]
     pub ours: Spread,
     /// Over the peer's.
-    #[serde(serialize_with = "estimate")]
     pub peer: Spread,
     /// Ours less the peer's.
     pub difference: f64,
@@ -62,7 +61,7 @@ impl PeerRow {
             Spread::of(peer.iter().copied()),
         );
         let difference = own.mean - other.mean;
-        let errors = standard_error(&own).zip(standard_error(&other));
+        let errors = own.standard_error().zip(other.standard_error());
         let error = errors.map(|(own, other)| own.hypot(other));
         // Seeds that all give the same number say nothing of how far others would lie.
         let is_known = errors.is_some_and(|(own, other)| own > 0.0 && other > 0.0);

@@ -2,13 +2,12 @@ use anyhow::{Result, ensure};
 use rankwise_figures::{Figure, Marker, PALETTE, Sample, Strip, strips};
 
 use super::comparison::PeerComparison;
-use crate::findings::{STANDARD_ERRORS, words};
-use crate::records::Spread;
+use crate::numbers::heading;
+use crate::statistics::Spread;
 use crate::tuning::records::metric_title;
-use crate::tuning::rows::standard_error;
 
-/// The deciding metric of every task, ours beside the peer's: a point a seed, the mean, and a bar of two
-/// standard errors.
+/// The deciding metric of every task, ours beside the peer's: a point a seed, the mean, and a bar of one
+/// standard error.
 ///
 /// # Errors
 /// If no deciding metric could be compared.
@@ -20,9 +19,9 @@ pub fn peer_figure(comparison: &PeerComparison) -> Result<Figure> {
         if tasks.last() != Some(&task) {
             tasks.push(task);
             charts.push(Strip {
-                title: format!("{task}: {}", words(&metric_title(&row.metric))),
-                y_label: words(&metric_title(&row.metric)),
-                note: "points: seeds; bars: mean ± 2 standard errors".to_owned(),
+                title: format!("{task}: {}", heading(&metric_title(&row.metric))),
+                y_label: heading(&metric_title(&row.metric)),
+                note: "points: seeds; bars: mean ± standard error".to_owned(),
                 places: Vec::new(),
             });
         }
@@ -32,7 +31,7 @@ pub fn peer_figure(comparison: &PeerComparison) -> Result<Figure> {
             marker,
             values: values.to_vec(),
             mean: spread.mean,
-            reach: standard_error(spread).map(|error| STANDARD_ERRORS * error),
+            reach: spread.standard_error(),
         };
         if let Some(chart) = charts.last_mut() {
             chart.places.push((

@@ -1,6 +1,6 @@
-use super::chance::beyond_by_chance;
-use super::comparison::{PeerComparison, PeerVerdict};
-use crate::tuning::rows::told;
+use super::comparison::{PeerComparison, PeerVerdict, STANDARD_ERRORS};
+use crate::numbers::told;
+use crate::statistics::beyond_by_chance;
 
 /// How many differences are within two standard errors, which are not, and how many would not be by
 /// chance.
@@ -19,7 +19,7 @@ pub fn peer_findings(comparison: &PeerComparison) -> Vec<String> {
             .iter()
             .filter(|row| row.standard_errors.is_some());
         let expected: f64 = judged
-            .map(|row| beyond_by_chance(row.ours.count + row.peer.count - 2))
+            .map(|row| beyond_by_chance(STANDARD_ERRORS, row.ours.count + row.peer.count - 2))
             .sum();
         findings.push(format!(
             "{within} of {known} differences between our means and the peer's are within two standard \

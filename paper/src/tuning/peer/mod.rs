@@ -10,7 +10,6 @@
 //!
 //! Seeds of two programs are not the same chance, so nothing is paired.
 
-mod chance;
 mod comparison;
 mod figure;
 mod findings;

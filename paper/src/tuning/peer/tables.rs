@@ -2,8 +2,8 @@ use anyhow::Result;
 use rankwise_data::{Column, Table};
 
 use super::comparison::{PeerComparison, PeerRow};
+use crate::numbers::{decimals, signed, told};
 use crate::tables::Cells;
-use crate::tuning::rows::{decimals, signed, standard_error, told};
 
 /// One row a task, method and metric.
 pub fn peer_cells(comparison: &PeerComparison) -> Cells {
@@ -57,10 +57,10 @@ pub fn peer_table(comparison: &PeerComparison) -> Result<Table> {
         ("rank", real(|row| Some(row.setting.rank? as f64))),
         ("metric", text(|row| row.metric.clone())),
         ("our_mean", real(|row| Some(row.ours.mean))),
-        ("our_standard_error", real(|row| standard_error(&row.ours))),
+        ("our_standard_error", real(|row| row.ours.standard_error())),
         ("our_count", whole(|row| row.ours.count)),
         ("peer_mean", real(|row| Some(row.peer.mean))),
-        ("peer_standard_error", real(|row| standard_error(&row.peer))),
+        ("peer_standard_error", real(|row| row.peer.standard_error())),
         ("peer_count", whole(|row| row.peer.count)),
         ("difference", real(|row| Some(row.difference))),
         ("standard_error", real(|row| row.standard_error)),
