@@ -126,7 +126,7 @@ fn another_configurations_folder_is_left_alone() {
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(
-        message.contains("expected `beta1 = 0.8`, found `beta1 = 0.9`"),
+        message.contains("expected `optimizer.beta1 = 0.8`, found `optimizer.beta1 = 0.9`"),
         "{message}"
     );
     assert_eq!(contents(folder.path()), before);

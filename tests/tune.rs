@@ -1038,7 +1038,10 @@ fn learning_rates_get_a_folder_each_and_other_settings_another_out() {
         &out,
         &[&one[..], &["--set", "method.alpha=8"]].concat(),
     ));
-    assert!(message.contains("expected `method.alpha = 8`"), "{message}");
+    assert!(
+        message.contains("expected `method.alpha = 8.0`"),
+        "{message}"
+    );
     assert!(message.contains("needs another --out"), "{message}");
 }
 

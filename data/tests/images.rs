@@ -272,7 +272,7 @@ fn bad_images_are_named_and_counted() {
     }
     assert_eq!(skip.skipped().len(), 3);
     assert!(
-        skip.skipped()[2].contains("image of row 2: expected a whole JPEG, PNG, WebP or BMP image"),
+        skip.skipped()[2].contains("image of row 2: expected a whole JPEG, PNG, WebP, BMP, GIF"),
         "{:?}",
         skip.skipped()
     );

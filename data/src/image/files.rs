@@ -344,7 +344,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         write(&at("ape/old/b.tiff"), 40);
-        write(&at("ape/old/a.gif"), 50);
+        let gif = include_bytes!("../../tests/fixtures/images/grey.gif");
+        std::fs::write(at("ape/old/a.gif"), gif).unwrap();
         write(&at("ape/z.jfif.jpg"), 60);
         write(&at("zebra/1.png"), 10);
         for name in [

@@ -2,7 +2,8 @@
 //!
 //! A frame that does not cover the screen lies on the colour that the file calls transparent, else on
 //! the first of the palette; transparent pixels keep their colour. A frame that reaches beyond the
-//! screen enlarges it. An index beyond the palette is a grey of that value.
+//! screen enlarges it. An index beyond the palette is black; without a palette it is a grey of that
+//! value.
 
 use std::num::NonZeroU64;
 
@@ -44,7 +45,11 @@ pub(super) fn decode(bytes: &[u8], most: u64, longest: u32) -> Result<Decoded, S
     let colour = |index: u8| {
         let at = 3 * usize::from(index);
         let known = palette.get(at..at + 3);
-        known.map_or([index; 3], |known| [known[0], known[1], known[2]])
+        match known {
+            Some(known) => [known[0], known[1], known[2]],
+            None if palette.is_empty() => [index; 3],
+            None => [0; 3],
+        }
     };
     let ground = colour(frame.transparent.unwrap_or(0));
     let mut pixels = ground.repeat(width as usize * height as usize);

@@ -143,7 +143,11 @@ impl Tokenizer {
                 (path, kind, processor)
             }
         };
-        let has_types = !matches!(settings.class, Some(Class::Gpt2 | Class::Roberta));
+        let usual = !matches!(
+            settings.class,
+            Some(Class::Gpt2 | Class::Roberta | Class::Written)
+        );
+        let has_types = settings.gives_types()?.unwrap_or(usual);
         let mut tokenizer = Self {
             has_types: has_types && processor.is_some(),
             kind,
@@ -187,6 +191,7 @@ impl Tokenizer {
     ) -> Result<Encoding, Error> {
         let strategy = TruncationStrategy::LongestFirst;
         let encoding = self.encode_cut(first, second, max_length, strategy, 0)?;
+        self.check_rows(&encoding)?;
         Ok(Encoding::of(&encoding, self.has_types))
     }
 
@@ -212,9 +217,12 @@ impl Tokenizer {
         let mut encoding = self.encode_cut(first, Some(second), max_length, strategy, stride)?;
         let others = encoding.take_overflowing();
         let windows = std::iter::once(&encoding).chain(&others);
-        Ok(windows
-            .map(|one| Encoding::of(one, self.has_types))
-            .collect())
+        windows
+            .map(|one| {
+                self.check_rows(one)?;
+                Ok(Encoding::of(one, self.has_types))
+            })
+            .collect()
     }
 
     fn encode_cut(
@@ -237,7 +245,7 @@ impl Tokenizer {
         }
         let first = self.part(first)?;
         let second = second.map(|text| self.part(text)).transpose()?;
-        let whole = guarded(&self.path, || {
+        guarded(&self.path, || {
             let wrong = |error: tokenizers::Error| plain::fault(&self.path, &error);
             let params = TruncationParams {
                 direction: self.truncation,
@@ -263,12 +271,7 @@ impl Tokenizer {
                     Ok(both.pop().unwrap_or_default())
                 }
             }
-        })?;
-        let windows = std::iter::once(&whole).chain(whole.get_overflowing());
-        windows
-            .into_iter()
-            .try_for_each(|one| self.check_rows(one))?;
-        Ok(whole)
+        })
     }
 
     /// The tokens of one text, without special ones.

@@ -302,6 +302,15 @@ impl Settings {
         }
     }
 
+    /// Whether the inputs that `model_input_names` lists have the texts' numbers among them.
+    pub(super) fn gives_types(&self) -> Result<Option<bool>, Error> {
+        match self.keys.get("model_input_names") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(names)) => Ok(Some(names.contains(&"token_type_ids".into()))),
+            Some(other) => Err(self.wrong("model_input_names", "a list of names", other)),
+        }
+    }
+
     /// The side of a long text that is cut off; `described` is `tokenizer.json`'s.
     pub(super) fn truncation(
         &self,

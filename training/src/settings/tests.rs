@@ -54,7 +54,6 @@ fn an_unknown_key_is_answered_with_all_that_there_are_and_the_one_that_was_meant
             "; did you mean \"learning_rate\"?",
         ),
         ("task.columns.txt", "; did you mean \"text\"?"),
-        ("methd.rank", "; did you mean \"method.rank\"?"),
         ("task.features", "; it is one of heads over fixed features"),
     ] {
         let message = refused(key, "1");
@@ -67,6 +66,13 @@ fn an_unknown_key_is_answered_with_all_that_there_are_and_the_one_that_was_meant
             "{message}"
         );
     }
+    // What is unknown is the table.
+    let message = refused("methd.rank", "1");
+    assert!(
+        message.starts_with("--set methd.rank=1: key methd: expected one of seed, ")
+            && message.ends_with("; did you mean \"method\"?"),
+        "{message}"
+    );
     let message = refused("method.alhpa", "1");
     let all = "name, rank, alpha, dropout, targets, rank_pattern, alpha_pattern, train_also, initialisation";
     assert!(message.contains(all), "{message}");
