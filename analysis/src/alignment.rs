@@ -44,7 +44,7 @@ impl Alignment {
             .iter()
             .map(|(prefix, votes)| (*votes, false, prefix));
         let mut ways: Vec<_> = of_tuned.chain(of_base).collect();
-        ways.sort_by(|x, y| y.0.cmp(&x.0));
+        ways.sort_by_key(|way| std::cmp::Reverse(way.0));
         let best = match ways[..] {
             [(votes, ..), (others, ..), ..] if votes == others => None,
             [best, ..] if best.0 > identical => Some(best),

@@ -255,7 +255,13 @@ pub(crate) struct Walked {
 pub(crate) fn walk(folder: &Path) -> Result<Walked, Error> {
     let mut walked = Walked::default();
     let mut seen = HashSet::new();
-    seen.extend(folder.canonicalize());
+    // Nor a folder that this one lies in.
+    let real = folder.canonicalize();
+    seen.extend(
+        real.iter()
+            .flat_map(|real| real.ancestors())
+            .map(Path::to_path_buf),
+    );
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         let mut below = Vec::new();

@@ -85,7 +85,7 @@ fn difference(one: &[u8], other: &[u8]) -> (u8, f64) {
 #[test]
 fn decoding_is_pillows() {
     let folder = fixtures().join("images");
-    let mut seen = 0;
+    let (mut seen, mut wrong) = (0, Vec::new());
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -95,20 +95,28 @@ fn decoding_is_pillows() {
             continue;
         }
         let known = std::fs::read(folder.join(format!("{name}.rgb"))).unwrap();
-        let image = Image::open(&path).unwrap();
+        let image = match Image::open(&path) {
+            Ok(image) => image,
+            Err(error) => {
+                wrong.push(error.to_string());
+                continue;
+            }
+        };
         let side = |at: usize| usize::from(u16::from_le_bytes([known[at], known[at + 1]]));
-        assert_eq!(
-            (image.width(), image.height()),
-            (side(0), side(2)),
-            "{name}"
-        );
+        if (image.width(), image.height()) != (side(0), side(2)) {
+            wrong.push(format!("{name}: {} x {}", image.width(), image.height()));
+            continue;
+        }
         let (most, mean) = difference(image.pixels(), &known[4..]);
         // Four colours are left to another decoder, which rounds them in its own way.
         let allowed = u8::from(name == "cmyk.jpg");
-        assert!(most <= allowed, "{name}: at most {most}, mean {mean}");
+        if most > allowed {
+            wrong.push(format!("{name}: at most {most}, mean {mean}"));
+        }
         seen += 1;
     }
-    assert_eq!(seen, 24 + 29);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(seen, 24 + 28);
 }
 
 /// Images of the real sets: how many, and the first pixels as NumPy reads them.

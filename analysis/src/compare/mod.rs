@@ -221,10 +221,10 @@ struct Opened {
     record: ComparedAdapter,
 }
 
-fn opened<P: AsRef<Path>>(
-    paths: &[P],
-    options: &CompareOptions,
-) -> Result<(Vec<Opened>, Vec<Refused>, Vec<String>), Error> {
+/// The adapters, what of them is refused, and what there is to say.
+type AllOpened = (Vec<Opened>, Vec<Refused>, Vec<String>);
+
+fn opened<P: AsRef<Path>>(paths: &[P], options: &CompareOptions) -> Result<AllOpened, Error> {
     let (mut adapters, mut refused, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let beside = Beside::open(options.base.as_deref(), options.initial.as_deref())?;
     let found = |epoch| -> Result<Vec<Candidate>, Error> {

@@ -156,10 +156,10 @@ fn is_small(dtype: Dtype) -> bool {
 }
 
 /// The module with its dot, and which of the ends the name has.
-fn ending<'a>(
-    name: &'a str,
+fn ending(
+    name: &str,
     mut ends: impl Iterator<Item = &'static str>,
-) -> Option<(&'a str, &'static str)> {
+) -> Option<(&str, &'static str)> {
     ends.find_map(|end| {
         let module = name.strip_suffix(end)?;
         (module.is_empty() || module.ends_with('.')).then_some((module, end))

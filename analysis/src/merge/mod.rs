@@ -123,7 +123,7 @@ pub fn merge(
     };
     let shards = shards(weights, &opened, &plan, options.dtype)?;
     let from = files::folder_of(base);
-    let (configuration, mut notes) = configured(&from, &file, &plan, options)?;
+    let (configuration, mut notes) = configured(&from, file, &plan, options)?;
     notes.extend(absent(&opened, &others));
     notes.extend(checked);
     notes.extend(candidate.remark());

@@ -185,7 +185,12 @@ impl Spm {
                 }
             };
             match is_normalized {
-                true => self.plain(&rest[..start], at, tokens),
+                true => {
+                    self.plain(&rest[..start], at, tokens);
+                    if found.is_some() {
+                        self.space_before(&rest[..start], at, tokens);
+                    }
+                }
                 false => self.split(&rest[..start], at, true, tokens),
             }
             at += rest[..start].chars().count();
@@ -195,6 +200,17 @@ impl Spm {
                 at += length;
             }
             rest = &rest[end..];
+        }
+    }
+
+    /// The space at the end of what stands before a token of the normalised text, which is no end of
+    /// a text: the reference strips the whole of it, not the parts.
+    fn space_before(&self, text: &str, at: usize, tokens: &mut Vec<Token>) {
+        let kept = text.trim_end();
+        if kept.len() < text.len() {
+            let span = (at + kept.chars().count(), at + text.chars().count());
+            let space = self.unigram.segment("▁").into_iter();
+            tokens.extend(space.map(|part| (part.piece.unwrap_or(self.unknown), span)));
         }
     }
 

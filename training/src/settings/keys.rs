@@ -106,7 +106,7 @@ pub(crate) fn leaves<'a>(
         into: &mut Vec<(Vec<String>, &'a toml::Value)>,
     ) {
         for (key, value) in table {
-            let path = [before, &[key.clone()]].concat();
+            let path = [before, std::slice::from_ref(key)].concat();
             match value {
                 toml::Value::Table(inner) if is_table(&path.join("."), keys) => {
                     add(inner, &path, keys, into);
