@@ -253,7 +253,7 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// A transformer to fine-tune: a checkpoint folder, or an id of the Hub. Without one, here or as
-    /// path under [model] in the --config file, heads over fixed features are trained.
+    /// `path` under `[model]` in the --config file, heads over fixed features are trained.
     #[arg(long, value_name = "DIR|ID", value_hint = ValueHint::DirPath)]
     pub model: Option<String>,
     /// With --model: a trained adapter whose numbers the run begins with; it says which modules are

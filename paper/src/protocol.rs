@@ -154,7 +154,8 @@ pub(crate) fn settings(
             ),
         ),
     ];
-    let of_methods: [(&str, fn(&MethodConfig) -> Option<String>); 5] = [
+    type Of = fn(&MethodConfig) -> Option<String>;
+    let of_methods: [(&str, Of); 5] = [
         ("λ", |m| Some(format!("{:e}", m.lambda?))),
         ("r̂", |m| Some(m.directions?.to_string())),
         ("mask", |m| word(m.mask?)),

@@ -101,8 +101,11 @@ pub fn join_runs(ranks: &[AdapterRanks], folder: &Path, columns: &MetricColumns)
     Ok(joined)
 }
 
+/// The runs with their folders, and what is none.
+type Found = (Vec<(PathBuf, AnyRun)>, Vec<LeftOut>);
+
 /// Every finished run, and what is there and is none.
-fn read(folder: &Path) -> Result<(Vec<(PathBuf, AnyRun)>, Vec<LeftOut>)> {
+fn read(folder: &Path) -> Result<Found> {
     let mut folders = vec![folder.to_path_buf()];
     if !is_run(folder) {
         let listing = fs::read_dir(folder)
