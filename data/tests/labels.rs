@@ -281,3 +281,23 @@ fn labels_of_glue_are_read_alike() {
         "{skip:?}"
     );
 }
+
+/// Which of two columns of a name is meant is nowhere said.
+#[test]
+fn a_column_that_comes_twice_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train.csv");
+    for (header, column) in [
+        ("text,label,label", "label in 2 and 3"),
+        ("text,text,label", "text in 1 and 2"),
+    ] {
+        std::fs::write(&path, format!("{header}\na,x,p\nb,y,q\n")).unwrap();
+        let fault = TextColumns::default()
+            .read(std::slice::from_ref(&path), &mut SkipBad::default())
+            .unwrap_err()
+            .to_string();
+        let (name, places) = column.split_once(" in ").unwrap();
+        let expected = format!("line 1: expected column {name} once, found it in columns {places}");
+        assert!(fault.ends_with(&expected), "{fault}");
+    }
+}

@@ -255,15 +255,21 @@ fn check_digest(bytes: &mut [u8]) -> Result<(), String> {
 
 /// In what another configuration differs: the first key, and how many more.
 fn difference(ours: &str, theirs: &str) -> Option<String> {
-    let lines = |text: &str| -> BTreeMap<String, String> {
+    let lines = |text: &str| -> Result<BTreeMap<String, String>, toml::de::Error> {
         let mut lines = BTreeMap::new();
-        match text.parse() {
-            Ok(table) => add_lines(table, "", &mut lines),
-            Err(_) => lines.extend([(String::new(), "no TOML".to_owned())]),
-        }
-        lines
+        add_lines(text.parse()?, "", &mut lines);
+        Ok(lines)
     };
-    let (ours, theirs) = (lines(ours), lines(theirs));
+    let (ours, theirs) = match (lines(ours), lines(theirs)) {
+        (Ok(ours), Ok(theirs)) => (ours, theirs),
+        (Err(error), _) | (_, Err(error)) => {
+            let error = error.to_string();
+            return Some(format!(
+                "expected TOML, found none ({})",
+                error.trim().replace('\n', ", ")
+            ));
+        }
+    };
     let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let mut unlike = keys
         .into_iter()

@@ -64,12 +64,21 @@ impl Reading<'_> {
             return Err(Error::format(self.path, "line 1", "a header", "nothing"));
         };
         let place = |wanted: &str| {
-            let place = names.iter().position(|name| name.trim() == wanted);
-            place.ok_or_else(|| {
-                let expected = format!("column {wanted}");
-                let found = format!("only {}", names.join(", "));
-                Error::format(self.path, format!("line {line}"), expected, found)
-            })
+            let is_wanted = |(_, name): &(usize, &String)| name.trim() == wanted;
+            let mut places = (1..).zip(&names).filter(is_wanted).map(|(place, _)| place);
+            let (expected, found) = match (places.next(), places.next()) {
+                (Some(place), None) => return Ok(place - 1),
+                (Some(first), Some(second)) => (
+                    format!("column {wanted} once"),
+                    format!("it in columns {first} and {second}"),
+                ),
+                (None, _) => (
+                    format!("column {wanted}"),
+                    format!("only {}", names.join(", ")),
+                ),
+            };
+            let what = format!("line {line}");
+            Err(Error::format(self.path, what, expected, found))
         };
         let places = self.wanted().map(place).collect::<Result<Vec<_>, _>>()?;
         loop {

@@ -222,8 +222,22 @@ impl TextColumns {
         let index = label::index(text).filter(|_| are_words());
         match index.filter(|&index| index < classes.len()) {
             Some(index) => Ok((Target::Class(index as u32), true)),
-            None => Err(format!("one of {} classes or its index", classes.len())),
+            None => Err(match are_words() {
+                true => format!("one of {} classes or its index", classes.len()),
+                false => format!("one of the classes {}", some(classes)),
+            }),
         }
+    }
+}
+
+/// Classes in a message before it says how many more there are.
+const NAMED: usize = 6;
+
+fn some(classes: &[String]) -> String {
+    let shown = classes[..classes.len().min(NAMED)].join(", ");
+    match classes.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

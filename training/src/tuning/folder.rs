@@ -39,25 +39,34 @@ impl Inputs {
     /// # Errors
     /// [`Error::ForeignFolder`] naming the first file that is another.
     pub fn check(&self, now: &Self, folder: &Path) -> Result<(), Error> {
-        let all = |inputs: &Self| [inputs.data.clone(), inputs.model.clone()].concat();
-        let (begun, now) = (all(self), all(now));
-        let longest = begun.len().max(now.len());
-        let Some(at) = (0..longest).find(|at| begun.get(*at) != now.get(*at)) else {
-            return Ok(());
-        };
-        let said = |input: Option<&(String, String)>| match input {
-            Some((name, hash)) => format!("{name} of SHA-256 {hash}"),
-            None => "no further file".to_owned(),
-        };
-        Err(Error::ForeignFolder {
-            path: folder.to_path_buf(),
-            what: format!(
-                "its run began with other files: expected {}, found {}",
-                said(begun.get(at)),
-                said(now.get(at))
-            ),
-        })
+        for (begun, now) in [(&self.data, &now.data), (&self.model, &now.model)] {
+            let Some((expected, found)) = unlike(begun, now) else {
+                continue;
+            };
+            return Err(Error::ForeignFolder {
+                path: folder.to_path_buf(),
+                what: format!("its run began with other files: expected {expected}, found {found}"),
+            });
+        }
+        Ok(())
     }
+}
+
+/// What the first file that differs was, and what it is now: one that is missing or new before one
+/// that changed, and that before another order.
+fn unlike(begun: &[(String, String)], now: &[(String, String)]) -> Option<(String, String)> {
+    let said = |(name, hash): &(String, String)| format!("{name} of SHA-256 {hash}");
+    let without = |files: &[(String, String)], name: &str| files.iter().all(|file| file.0 != name);
+    if let Some(file) = begun.iter().find(|file| without(now, &file.0)) {
+        return Some((said(file), format!("no {}", file.0)));
+    }
+    if let Some(file) = now.iter().find(|file| without(begun, &file.0)) {
+        return Some((format!("no {}", file.0), said(file)));
+    }
+    let longest = begun.len().max(now.len());
+    let at = (0..longest).find(|at| begun.get(*at) != now.get(*at))?;
+    let said = |file: Option<&(String, String)>| file.map_or("no further file".to_owned(), said);
+    Some((said(begun.get(at)), said(now.get(at))))
 }
 
 /// What a checkpoint says in words and numbers.

@@ -43,9 +43,15 @@ pub(super) fn read(
                     Part::Train => &["train"],
                     _ => &["validation", "val", "test"],
                 };
-                let found = names.iter().map(|name| folder.join(name));
-                let found = found.into_iter().find(|path| path.is_dir());
-                ImageSet::folder(&found.unwrap_or_else(|| folder.join(names[0])), classes)?
+                let mut found = names.iter().map(|name| folder.join(name));
+                let found = found.find(|path| path.is_dir());
+                let found = found.ok_or_else(|| Error::Setting {
+                    origin: "configuration".to_owned(),
+                    key: "task.data".to_owned(),
+                    expected: format!("a folder with a folder called {}", names.join(", ")),
+                    found: folder.display().to_string(),
+                })?;
+                ImageSet::folder(&found, classes)?
             }
         })
     };
