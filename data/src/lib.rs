@@ -29,6 +29,7 @@ mod image;
 mod journal;
 mod json;
 mod model_files;
+mod naming;
 mod part;
 mod prefetch;
 mod rows;
@@ -64,6 +65,7 @@ pub use image::{
 };
 pub use journal::{abandon_unfinished, written_files};
 pub use model_files::{is_model_file, model_patterns};
+pub use naming::first_names;
 pub use part::{Part, parquet_files};
 pub use prefetch::Prefetch;
 pub use skip::{Provenance, SkipBad};

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rankwise_data::read_text;
+use rankwise_data::{first_names, read_text};
 use serde_json::{Map, Value, json};
 
 use crate::Error;
@@ -62,11 +62,11 @@ impl Configuration {
             return Some(format!(
                 "config.json: {} in place of the base's {}",
                 match known {
-                    Outputs::Classes { classes } => format!("the classes {}", some(classes)),
+                    Outputs::Classes { classes } => format!("the classes {}", first_names(classes)),
                     Outputs::Score => "one output, a score,".to_owned(),
                     Outputs::Span => "an answer's first and last token".to_owned(),
                 },
-                some(&before)
+                first_names(&before)
             ));
         }
         if self.labels() == outputs {
@@ -74,7 +74,7 @@ impl Configuration {
             return Some(format!(
                 "config.json keeps the base's classes {}: nothing beside the adapter says what the \
                  outputs of its head are",
-                some(&before)
+                first_names(&before)
             ));
         }
         let labels = self.labels();
@@ -146,17 +146,6 @@ impl Configuration {
         } else {
             self.text.clone()
         }
-    }
-}
-
-/// Names in a message before it says how many more there are.
-const NAMED: usize = 6;
-
-fn some(names: &[String]) -> String {
-    let shown = names[..names.len().min(NAMED)].join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{Raw, Reading};
 use super::{Target, TextExample, TextSet, label};
-use crate::{Error, Provenance, SkipBad};
+use crate::{Error, Provenance, SkipBad, first_names};
 
 crate::documented! {
 /// Which columns hold what.
@@ -224,20 +224,9 @@ impl TextColumns {
             Some(index) => Ok((Target::Class(index as u32), true)),
             None => Err(match are_words() {
                 true => format!("one of {} classes or its index", classes.len()),
-                false => format!("one of the classes {}", some(classes)),
+                false => format!("one of the classes {}", first_names(classes)),
             }),
         }
-    }
-}
-
-/// Classes in a message before it says how many more there are.
-const NAMED: usize = 6;
-
-fn some(classes: &[String]) -> String {
-    let shown = classes[..classes.len().min(NAMED)].join(", ");
-    match classes.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -15,15 +15,13 @@
 use std::collections::BTreeMap;
 
 use rankwise_analysis::Outputs;
+use rankwise_data::first_names;
 
 use super::beginning::Beginning;
 use super::config::TuneConfig;
 use super::data::{Source, TuneData};
 use crate::Error;
 use crate::model::{Head, Loaded, ModelConfig};
-
-/// Names in a message before it says how many more there are.
-const NAMED: usize = 6;
 
 /// How the classes of a head are the task's.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +88,7 @@ pub(super) fn settle(
     };
     let declared = loaded.modules.declared();
     let name = &declared[at].name;
-    let classes = some(&data.classes);
+    let classes = first_names(&data.classes);
     if config.model.new_head {
         if let Some(beginning) = &mut beginning {
             beginning.leave_out(at, &declared);
@@ -105,7 +103,7 @@ pub(super) fn settle(
         format!("{whose}: the outputs of its {name} were taken for {classes}, in this order")
     };
     let in_order = |whose: &str, head: &[String]| {
-        let head = some(head);
+        let head = first_names(head);
         format!(
             "{whose} has the task's classes in another order, which this run's outputs have: {head}"
         )
@@ -125,7 +123,7 @@ pub(super) fn settle(
             }
             Match::Numbers => Ok(Some(by_number(&format!(
                 "the adapter's classes are {}, the task's are numbers",
-                some(head)
+                first_names(head)
             )))),
             Match::Others => Err(Error::Model {
                 path: beginning.file().with_file_name("rankwise.json"),
@@ -133,7 +131,7 @@ pub(super) fn settle(
                 expected: format!(
                     "the task's, {classes} (model.new_head = true leaves the adapter's head out)"
                 ),
-                found: some(head),
+                found: first_names(head),
             }),
         };
     }
@@ -151,10 +149,10 @@ pub(super) fn settle(
             Match::Numbers => {
                 return Ok(Some(by_number(&format!(
                     "the checkpoint's classes are {}, the task's are numbers",
-                    some(&head)
+                    first_names(&head)
                 ))));
             }
-            Match::Others => format!("of other classes, {}", some(&head)),
+            Match::Others => format!("of other classes, {}", first_names(&head)),
         },
         Err(why) => format!("of unknown classes ({why} in config.json)"),
     };
@@ -199,7 +197,7 @@ impl TuneData {
         if !missing.is_empty() && !self.classes.is_empty() {
             notes.push(format!(
                 "no training example of the classes {}",
-                some(&missing)
+                first_names(&missing)
             ));
         }
         let mut lower = BTreeMap::new();
@@ -227,20 +225,11 @@ impl TuneData {
             if !untrained.is_empty() {
                 notes.push(format!(
                     "{name}: examples of classes that no training example has: {}",
-                    some(&untrained)
+                    first_names(&untrained)
                 ));
             }
         }
         notes
-    }
-}
-
-/// The first names of a list.
-pub(super) fn some(names: &[String]) -> String {
-    let shown = names[..names.len().min(NAMED)].join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }
 
