@@ -171,6 +171,42 @@ fn a_checkpoints_head_is_used_by_name() {
     );
 }
 
+/// An adapter out of two checkpoints says what its head predicts, and what it is merged into as well.
+#[test]
+fn an_extracted_adapter_has_the_names_of_the_tuned_model() {
+    let bench = Bench::new("bert-cls", ["frost", "rain", "sun"]);
+    let full = with(&LONG, &["--method", "full"]);
+    let (run, _) = bench.run(&bench.path("model"), "data", "first", &full);
+    let rankwise = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+        command.args(arguments).arg("--quiet").arg("--base");
+        let output = command.arg(bench.path("model"));
+        let output = output.output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{message}");
+    };
+    let tuned = run.join("tuned").display().to_string();
+    let text = |name: &str| bench.path(name).display().to_string();
+    for (out, extra) in [("factors", None), ("whole", Some("--whole"))] {
+        let (adapter, merged) = (text(out), text(&format!("{out}-merged")));
+        let mut extract = vec![
+            "extract", "--tuned", &tuned, "--rank", "2", "--out", &adapter,
+        ];
+        extract.extend(extra);
+        rankwise(&extract);
+        let config = json_of(&bench.path(out).join("adapter_config.json"));
+        assert_eq!(config["task_type"], "SEQ_CLS");
+        let beside = json_of(&bench.path(out).join("rankwise.json"));
+        assert_eq!(beside["classes"], json!(["frost", "rain", "sun"]));
+        rankwise(&["merge", "--adapter", &adapter, "--out", &merged]);
+        let config = json_of(&Path::new(&merged).join("config.json"));
+        assert_eq!(
+            config["id2label"],
+            json!({"0": "frost", "1": "rain", "2": "sun"})
+        );
+    }
+}
+
 #[test]
 fn an_adapters_head_is_used_by_name_or_not_at_all() {
     let bench = Bench::new("bert-cls", ["frost", "rain", "sun"]);

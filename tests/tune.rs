@@ -1046,42 +1046,6 @@ fn learning_rates_get_a_folder_each_and_other_settings_another_out() {
 }
 
 #[test]
-fn a_setting_has_one_value() {
-    let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path());
-    let out = folder.path().join("runs");
-    for (flags, said) in [
-        (
-            ["--rank", "4", "--set", "method.rank=2"],
-            "--set method.rank=2: key method.rank: expected one value, found 4 by --rank",
-        ),
-        (
-            [
-                "--learning-rate",
-                "1e-3",
-                "--set",
-                "optimizer.learning_rate=1e-4",
-            ],
-            "expected one value, found 0.001 by --learning-rate",
-        ),
-        (
-            ["--seed", "3", "--seeds", "4,5"],
-            "--seed 3: expected --seed or --seeds, found both",
-        ),
-    ] {
-        let message = refused(&mut train(folder.path(), &out, &flags));
-        assert!(message.contains(said), "{message}");
-    }
-    let same = [
-        "--learning-rate",
-        "1e-3",
-        "--set",
-        "optimizer.learning_rate=0.001",
-    ];
-    printed(&mut train(folder.path(), &out, &same));
-}
-
-#[test]
 fn steps_that_train_nothing_are_said() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());

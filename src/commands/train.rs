@@ -10,7 +10,7 @@ use crate::stdout::{out, outln};
 
 /// Trains one run for every combination of the methods, ranks and seeds given.
 pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
-    let given = given(options, common)?;
+    let given = given(options)?;
     if given.get("model").is_some() {
         return tune::run(options, given, common);
     }
@@ -70,8 +70,7 @@ pub fn train_with_progress(
 }
 
 /// What the file, `--set` and the flags say that are the same in all runs, the later over the earlier.
-fn given(options: &TrainOptions, common: &Common) -> Result<Given> {
-    refuse_two_values(options, common)?;
+fn given(options: &TrainOptions) -> Result<Given> {
     let mut given = match &options.config {
         Some(path) => Given::from_toml(&read_text(path)?, &path.display().to_string())?,
         None => Given::default(),
@@ -121,59 +120,6 @@ fn given(options: &TrainOptions, common: &Common) -> Result<Given> {
         )?;
     }
     Ok(given)
-}
-
-/// One key cannot have a value by `--set` and another by a flag.
-fn refuse_two_values(options: &TrainOptions, common: &Common) -> Result<()> {
-    fn list<T: ToString>(values: &[T]) -> Option<String> {
-        let values: Vec<String> = values.iter().map(T::to_string).collect();
-        (!values.is_empty()).then(|| values.join(","))
-    }
-    fn one<T: ToString>(value: Option<&T>) -> Option<String> {
-        value.map(T::to_string)
-    }
-    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string());
-    let flags = [
-        ("model.path", "--model", options.model.clone()),
-        ("model.adapter", "--adapter", path(&options.adapter)),
-        ("task.name", "--task", options.task.clone()),
-        ("task.data", "--data", path(&options.data)),
-        ("device", "--device", one(options.device.as_ref())),
-        ("schedule.epochs", "--epochs", one(options.epochs.as_ref())),
-        (
-            "task.skip_bad",
-            "--skip-bad",
-            one(options.skip_bad.as_ref()),
-        ),
-        ("method.targets", "--targets", list(&options.targets)),
-        ("method.name", "--method", list(&options.method)),
-        ("method.rank", "--rank", list(&options.rank)),
-        (
-            "optimizer.learning_rate",
-            "--learning-rate",
-            list(&options.learning_rate),
-        ),
-        ("seed", "--seeds", list(&options.seeds)),
-        ("seed", "--seed", one(common.seed.as_ref())),
-    ];
-    let number = |text: &str| text.parse::<f64>().ok();
-    for (key, value) in &options.set {
-        let own = value.trim_matches('"');
-        for (_, flag, typed) in flags.iter().filter(|(of, ..)| of == key) {
-            let is_other = |typed: &&String| {
-                **typed != own && (number(own).is_none() || number(typed) != number(own))
-            };
-            if let Some(typed) = typed.as_ref().filter(is_other) {
-                bail!(
-                    "--set {key}={value}: key {key}: expected one value, found {typed} by {flag}"
-                );
-            }
-        }
-    }
-    if let (Some(seed), [_, ..]) = (common.seed, &options.seeds[..]) {
-        bail!("--seed {seed}: expected --seed or --seeds, found both");
-    }
-    Ok(())
 }
 
 /// What only fine-tuning understands must not be passed over.

@@ -154,7 +154,8 @@ pub fn extract(
         };
         return Err(Error::format(pair.tuned.path(), "tensors", expected, found));
     }
-    let mut config = configuration(names.0, &made);
+    let model = configured(names.1)?;
+    let mut config = configuration(names.0, &made, model.as_ref().and_then(task_type));
     let mut new = Vec::new();
     let mut whole = Vec::new();
     if options.whole {
@@ -184,7 +185,7 @@ pub fn extract(
     };
     new.extend(made.into_iter().flat_map(|one| one.tensors));
     let texts = Map::from_iter([("format".to_owned(), json!("pt"))]);
-    let outputs = pair.outputs(&extracted.whole, names.1)?;
+    let outputs = pair.outputs(&extracted, model.as_ref());
     write_folder(out, |folder| {
         if let Some(outputs) = &outputs {
             write_json(&folder.join("rankwise.json"), outputs)?;
@@ -459,35 +460,56 @@ impl Pair<'_> {
 }
 
 impl Pair<'_> {
-    /// What the outputs of a head that was taken as a whole are, if the tuned model says it.
-    fn outputs(&self, whole: &[String], tuned: &Path) -> Result<Option<Outputs>, Error> {
-        let path = tuned.join("config.json");
-        let weight = whole.iter().find(|name| {
-            let module = name.strip_suffix(".weight");
-            module.is_some_and(is_head)
+    /// What the outputs of a head are that was taken, whole or in factors, if the tuned model says it.
+    fn outputs(
+        &self,
+        extracted: &Extracted,
+        model: Option<&Map<String, Value>>,
+    ) -> Option<Outputs> {
+        let modules = extracted.modules.iter();
+        let factored = modules.map(|module| (module.name.as_str(), Some(module.shape.0)));
+        let whole = extracted.whole.iter().filter_map(|name| {
+            let tensor = self.tuned.tensors().get(name);
+            let outputs = tensor.and_then(|tensor| tensor.shape.first().copied());
+            Some((name.strip_suffix(".weight")?, outputs))
         });
-        let Some(weight) = weight.filter(|_| path.is_file()) else {
-            return Ok(None);
-        };
-        let config: Map<String, Value> =
-            serde_json::from_str(&read_text(&path)?).map_err(|error| {
-                Error::format(&path, "file", "a model's configuration", error.to_string())
-            })?;
-        let shape = &self.tuned.tensors()[weight].shape;
-        Ok(Outputs::stated(
-            &config,
-            shape.first().copied().unwrap_or(0),
-        ))
+        let head = whole.chain(factored).find(|(module, _)| is_head(module));
+        Outputs::stated(model?, head?.1?)
     }
 }
 
-fn configuration(base: &Path, made: &[Made]) -> Map<String, Value> {
+/// The model's `config.json`, if there is one.
+fn configured(model: &Path) -> Result<Option<Map<String, Value>>, Error> {
+    let path = model.join("config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let config = serde_json::from_str(&read_text(&path)?).map_err(|error| {
+        Error::format(&path, "file", "a model's configuration", error.to_string())
+    })?;
+    Ok(Some(config))
+}
+
+/// PEFT's name for what a model of this configuration is for, where it has one for its class.
+fn task_type(config: &Map<String, Value>) -> Option<&'static str> {
+    let class = config.get("architectures")?.get(0)?.as_str()?;
+    [
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("ForCausalLM", "CAUSAL_LM"),
+        ("LMHeadModel", "CAUSAL_LM"),
+    ]
+    .into_iter()
+    .find_map(|(end, task)| class.ends_with(end).then_some(task))
+}
+
+fn configuration(base: &Path, made: &[Made], task: Option<&str>) -> Map<String, Value> {
     let modules: Vec<&str> = made.iter().map(|one| one.record.name.as_str()).collect();
     let is_turned = made.iter().any(|one| one.record.kind == Kind::Conv1d);
     let mut fields = Map::new();
     for (name, value) in [
         ("peft_type", json!("LORA")),
-        ("task_type", Value::Null),
+        ("task_type", json!(task)),
         ("base_model_name_or_path", json!(base.display().to_string())),
         ("inference_mode", json!(true)),
         ("r", Value::Null),

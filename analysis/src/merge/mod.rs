@@ -264,7 +264,8 @@ fn configured(
             vec!["there is no config.json beside the base".to_owned()],
         ));
     };
-    if let Some(outputs) = plan.outputs {
+    // Of a head that is changed and not replaced the adapter may say it too.
+    if let Some(outputs) = plan.outputs.or(known.as_ref().map(Outputs::count)) {
         notes.extend(configuration.set_head(outputs, known.as_ref()));
     }
     if let Some(dtype) = options.dtype {
