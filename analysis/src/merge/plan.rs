@@ -188,7 +188,9 @@ impl<'a> Plan<'a> {
             return Ok(());
         };
         let of_head = |name: &str| name.strip_suffix(".weight").is_some_and(is_output_layer);
-        self.leave_tied(adapter, tie, of_head)?;
+        if self.leave_tied(adapter, tie, of_head)? {
+            return Ok(());
+        }
         let mut changed = self.changes.keys().chain(self.added.keys());
         let has_head = self.head.is_some() || changed.any(|name| of_head(name));
         let has_table = match self.changes.get(&tie.table) {
@@ -239,28 +241,30 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Leaves out an output layer that PEFT kept tied to a table that was trained as a whole.
+    /// Leaves out an output layer that PEFT kept tied to a table that was trained as a whole; whether
+    /// there was one.
     fn leave_tied(
         &mut self,
         adapter: &Adapter,
         tie: &Tie,
         of_head: impl Fn(&str) -> bool,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let config = adapter.config.as_ref();
         let is_kept = config.and_then(|config| config.ensure_weight_tying) == Some(true);
         let head = self.added.iter().find(|(name, _)| of_head(name));
         let (Some((name, head)), Some(Change::Other(table)), true) =
             (head, self.changes.get(&tie.table), is_kept)
         else {
-            return Ok(());
+            return Ok(false);
         };
         let read = |other: &Other| adapter.weights().read(&other.tensor);
         let (head, table) = (read(head), read(table));
         if head.map_err(|error| error.to_string())? == table.map_err(|error| error.to_string())? {
             let name = name.clone();
             self.added.remove(&name);
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A masked language model's head keeps its bias beside `decoder`, whose own bias is tied to it as
