@@ -144,10 +144,10 @@ fn tied_models_are_untied_where_one_side_was_trained() {
     for (case, is_tied) in [
         ("tied-head", false),
         ("tied-table", false),
-        ("tied-both", false),
         ("tied-lora-head", false),
         ("tied-lora-table", false),
-        // New tokens change both as one.
+        // PEFT kept both one (`ensure_weight_tying`); new tokens change both as one.
+        ("tied-both", true),
         ("tied-tokens", true),
     ] {
         let (config, notes) = merged(case, "tied");
@@ -158,6 +158,141 @@ fn tied_models_are_untied_where_one_side_was_trained() {
             "{case}: {notes}"
         );
     }
+}
+
+/// The error of merging `case` into a base of these float32 tensors and this configuration.
+fn error_with(case: &str, base: &[(&str, [usize; 2])], config: &Value) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, out) = (
+        write_base(folder.path(), base, config),
+        folder.path().join("out"),
+    );
+    let adapter = fixture(case).join("adapter_model.safetensors");
+    let error = merge(&base, &adapter, &out, &MergeOptions::default(), |_, _| {});
+    error.unwrap_err().to_string()
+}
+
+fn write_base(folder: &Path, tensors: &[(&str, [usize; 2])], config: &Value) -> PathBuf {
+    let base = folder.join("base");
+    fs::create_dir(&base).unwrap();
+    let bytes = |shape: [usize; 2]| -> Vec<u8> {
+        let numbers = (0..shape[0] * shape[1]).map(|i| i as f32);
+        numbers.flat_map(f32::to_le_bytes).collect()
+    };
+    let data: Vec<_> = tensors
+        .iter()
+        .map(|&(name, s)| (name, s, bytes(s)))
+        .collect();
+    let views = data.iter().map(|(name, shape, bytes)| {
+        // A bias is a vector.
+        let shape = if shape[0] == 1 {
+            vec![shape[1]]
+        } else {
+            shape.to_vec()
+        };
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, shape, bytes);
+        (*name, view.unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &base.join("model.safetensors")).unwrap();
+    fs::write(base.join("config.json"), config.to_string()).unwrap();
+    base
+}
+
+/// An adapter of one update.
+fn one_update(folder: &Path, module: &str, inputs: usize, outputs: usize) -> PathBuf {
+    let adapter = folder.join("adapter");
+    PeftAdapter {
+        module: module.to_owned(),
+        rank: 1,
+        inputs,
+        outputs,
+        alpha: 1.0,
+        a: vec![1.0; inputs],
+        b: vec![1.0; outputs],
+        bias: None,
+    }
+    .write(&adapter)
+    .unwrap();
+    adapter
+}
+
+#[test]
+fn a_masked_models_untied_head_keeps_its_bias() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"architectures": ["BertForMaskedLM"], "tie_word_embeddings": true});
+    let tensors = [
+        ("bert.embeddings.word_embeddings.weight", [4, 2]),
+        ("cls.predictions.transform.dense.weight", [2, 2]),
+        ("cls.predictions.bias", [1, 4]),
+    ];
+    let base = write_base(folder.path(), &tensors, &config);
+    let adapter = one_update(folder.path(), "cls.predictions.decoder", 2, 4);
+    let out = folder.path().join("out");
+    merge(&base, &adapter, &out, &MergeOptions::default(), |_, _| {}).unwrap();
+    let ours = Checkpoint::open(&out).unwrap();
+    for name in ["cls.predictions.bias", "cls.predictions.decoder.bias"] {
+        assert_eq!(ours.read_f64(name).unwrap(), [0.0, 1.0, 2.0, 3.0], "{name}");
+    }
+    let head = ours.read_f64("cls.predictions.decoder.weight").unwrap();
+    assert_eq!(head, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+}
+
+#[test]
+fn heads_of_other_names_are_untied() {
+    for (kind, table, head) in [
+        ("whisper", "model.decoder.embed_tokens", "proj_out"),
+        ("gpt_neox", "gpt_neox.embed_in", "embed_out"),
+        ("trocr", "model.decoder.embed_tokens", "output_projection"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = json!({"model_type": kind, "tie_word_embeddings": true});
+        let table = format!("{table}.weight");
+        let base = write_base(folder.path(), &[(&table, [4, 2])], &config);
+        let adapter = one_update(folder.path(), head, 2, 4);
+        let out = folder.path().join("out");
+        merge(&base, &adapter, &out, &MergeOptions::default(), |_, _| {}).unwrap();
+        let ours = Checkpoint::open(&out).unwrap();
+        let values = ours.read_f64(&format!("{head}.weight")).unwrap();
+        assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "{kind}");
+        let text = fs::read_to_string(out.join("config.json")).unwrap();
+        assert!(
+            text.contains("\"tie_word_embeddings\": false"),
+            "{kind}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_table_of_encoder_and_decoder_is_not_untied() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "architectures": ["MarianMTModel"], "model_type": "marian", "tie_word_embeddings": true,
+    });
+    let base = write_base(folder.path(), &[("model.shared.weight", [4, 2])], &config);
+    let adapter = one_update(folder.path(), "lm_head", 2, 4);
+    let out = folder.path().join("out");
+    let error = merge(&base, &adapter, &out, &MergeOptions::default(), |_, _| {});
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("the encoder's and the decoder's tables"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tied_head_without_a_known_name_is_refused() {
+    let config = json!({
+        "architectures": ["XLMWithLMHeadModel"], "model_type": "xlm", "tie_word_embeddings": true,
+    });
+    let tensors = [
+        ("model.embed_tokens.weight", [12, 8]),
+        ("model.layers.0.self_attn.q_proj.weight", [8, 8]),
+        ("model.layers.1.self_attn.q_proj.weight", [8, 8]),
+    ];
+    let error = error_with("tied-table", &tensors, &config);
+    let expected =
+        "the output layer is tied to model.embed_tokens.weight under a name that is not known";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub(crate) struct AdapterConfig {
     pub token_indices: Option<Value>,
     /// Modules that were trained as a whole, by the ends of their names.
     pub modules_to_save: Option<Vec<String>>,
+    /// Whether what is tied to a trained table was kept tied to it.
+    pub ensure_weight_tying: Option<bool>,
     /// Of VeRA's random projections, where they are not in the file.
     pub projection_prng_key: Option<u64>,
     /// mlx-lm's settings; its scale multiplies B A as it is.
@@ -197,7 +199,8 @@ impl AdapterConfig {
     pub fn is_saved(&self, path: &str) -> bool {
         let mut owners = path.match_indices('.').map(|(dot, _)| &path[..dot]);
         let saved = || self.modules_to_save.iter().flatten();
-        owners.any(|owner| saved().any(|name| ends_in(owner, name)))
+        // PEFT compares the ends of the names, wherever their dots are.
+        owners.any(|owner| saved().any(|name| owner.ends_with(name.as_str())))
     }
 
     /// The initialisation's name, if it changed the base weight.
@@ -482,6 +485,14 @@ mod tests {
         assert_eq!(config.is_feedforward("h.0.k"), Some(false));
         assert_eq!(config.tokens("model.embed"), Some(vec![3, 1]));
         assert_eq!(config.tokens("other"), None);
+    }
+
+    #[test]
+    fn saved_modules_are_found_by_the_ends_of_their_names() {
+        let config = config(serde_json::json!({ "modules_to_save": ["head", "out_proj"] }));
+        assert!(config.is_saved("lm_head.weight") && config.is_saved("head.dense.bias"));
+        assert!(config.is_saved("classifier.out_proj.weight"));
+        assert!(!config.is_saved("header.weight") && !config.is_saved("head"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ use recipe::{Factor, Recipe, Stored};
 pub(crate) use remainder::{Effect, Other};
 use settings::Settings;
 use sorted::Sorted;
-pub(crate) use tie::{ends_in, is_output_layer, tied_configurations};
+pub(crate) use tie::{Tie, ends_in, is_output_layer, tied_configurations};
 pub use trained::{TrainedAdapter, TrainedModule, TrainedTensor};
 
 /// Methods of PEFT whose updates are understood.

@@ -6,6 +6,7 @@ use super::factors::kernel_kind;
 use super::key::{Format, Part};
 use super::module::{Context, Draft, Module, Parts, Remark};
 use super::recipe::{Of, Recipe};
+use super::tie::is_output_layer;
 use crate::audit::{Kind, Method};
 
 pub(super) fn vera(
@@ -291,6 +292,10 @@ pub(super) fn origin(tensor: &str, context: &Context<'_>) -> &'static str {
     let is_bias = path.ends_with(".bias") && config.bias.is_some() && !config.has_no_bias();
     if config.is_saved(path) {
         "trained as a whole (modules_to_save)"
+    } else if config.ensure_weight_tying == Some(true)
+        && path.strip_suffix(".weight").is_some_and(is_output_layer)
+    {
+        "trained as a whole, tied to its table (ensure_weight_tying)"
     } else if config.fine_tune_type.as_deref() == Some("full") {
         "trained as a whole (fine_tune_type: full)"
     } else if is_bias {

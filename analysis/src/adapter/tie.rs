@@ -24,18 +24,54 @@ const HEADS: [&str; 6] = [
     "vocab_projector",
 ];
 
+/// Output layers by their whole names, which are others' ends.
+const WHOLE_HEADS: [&str; 4] = ["decoder", "embed_out", "output_projection", "proj_out"];
+
 /// Tables of the tokens by the last part of their names; a model with the first has the others as
 /// further names of it.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "shared",
     "embed_tokens",
     "wte",
     "word_embeddings",
     "tok_embeddings",
+    "embed_in",
+];
+
+/// Architectures with an output layer, by the ends of their names.
+const MASKED_MODELS: [&str; 2] = ["ForMaskedLM", "ForPreTraining"];
+const LANGUAGE_MODELS: [&str; 5] = [
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "MTModel",
+    "EncoderDecoderModel",
+];
+
+/// Output layers with names of their own, by the type of the model.
+const OWN: [(&str, &str); 4] = [
+    ("gpt_neox", "embed_out"),
+    ("gpt_neox_japanese", "embed_out"),
+    ("trocr", "output_projection"),
+    ("whisper", "proj_out"),
+];
+
+/// Types of models whose output layer has a name that is not known here.
+const ELSEWHERE: [&str; 10] = [
+    "chatglm",
+    "encoder-decoder",
+    "flaubert",
+    "fsmt",
+    "internlm2",
+    "prophetnet",
+    "speech-encoder-decoder",
+    "vision-encoder-decoder",
+    "xlm",
+    "xlnet",
 ];
 
 /// The output layer of a masked language model, by what else the checkpoint has of the head.
-const MASKED: [(&str, &str); 5] = [
+const MASKED: [(&str, &str); 6] = [
     (
         "cls.predictions.transform.dense.weight",
         "cls.predictions.decoder",
@@ -44,6 +80,7 @@ const MASKED: [(&str, &str); 5] = [
     ("vocab_transform.weight", "vocab_projector"),
     ("predictions.dense.weight", "predictions.decoder"),
     ("generator_predictions.dense.weight", "generator_lm_head"),
+    ("head.dense.weight", "decoder"),
 ];
 
 /// Types of models that multiply the output layer's inputs by another number where it is not tied.
@@ -64,8 +101,12 @@ pub(crate) struct Tie {
     pub table: String,
     /// The output layer's own name, if the architecture is one whose output layer is known.
     pub head: Option<String>,
+    /// Whether the architecture has an output layer whose name is not known.
+    pub is_unnamed: bool,
     /// The type of a model that would compute something else with an output layer of its own.
     pub scales: Option<String>,
+    /// Whether the table is the encoder's and the decoder's too, which have no tensors of their own.
+    pub is_shared: bool,
 }
 
 impl Tie {
@@ -95,8 +136,13 @@ impl Tie {
             }
         })?;
         let model_type = config.get("model_type").and_then(Value::as_str);
+        let head = head(&config, table, names);
+        let has = |end: &str| names().any(|name| name.ends_with(end));
+        let sides = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
         Some(Self {
-            head: head(&config, table, names),
+            is_unnamed: head.is_none() && has_output_layer(&config),
+            is_shared: ends_in(table, &["shared.weight"]) && !sides.into_iter().all(has),
+            head,
             table: table.to_owned(),
             scales: model_type
                 .filter(|name| SCALED_WHERE_TIED.contains(name))
@@ -111,26 +157,48 @@ fn head<'a, I: Iterator<Item = &'a str>>(
     table: &str,
     names: impl Fn() -> I,
 ) -> Option<String> {
-    let architecture = config.get("architectures")?.get(0)?.as_str()?;
-    if architecture.ends_with("ForMaskedLM") || architecture.ends_with("ForPreTraining") {
-        let has = |mark: &str| names().any(|name| name == mark);
-        let (_, head) = MASKED.iter().find(|(mark, _)| has(mark))?;
+    if !has_output_layer(config) {
+        return None;
+    }
+    let has = |mark: &str| names().any(|name| name == mark);
+    if let Some((_, head)) = MASKED.iter().find(|(mark, _)| has(mark)) {
         return Some(format!("{head}.weight"));
     }
-    let has_head = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"]
-        .iter()
-        .any(|end| architecture.ends_with(end));
+    let kind = config.get("model_type").and_then(Value::as_str);
+    let is_masked = architecture(config).is_some_and(|name| ends_in_any(name, &MASKED_MODELS));
+    if is_masked || kind.is_some_and(|kind| ELSEWHERE.contains(&kind)) {
+        return None;
+    }
+    let own = OWN.iter().find(|(own, _)| kind == Some(*own));
+    if let Some((_, head)) = own {
+        return Some(format!("{head}.weight"));
+    }
     // Where the language model is a whole within another, its head is inside too.
     let outer = table.strip_prefix("language_model.model.");
-    has_head.then(|| match outer {
+    Some(match outer {
         Some(_) => "language_model.lm_head.weight".to_owned(),
         None => "lm_head.weight".to_owned(),
     })
 }
 
+fn architecture(config: &Map<String, Value>) -> Option<&str> {
+    config.get("architectures")?.get(0)?.as_str()
+}
+
+fn ends_in_any(architecture: &str, ends: &[&str]) -> bool {
+    ends.iter().any(|end| architecture.ends_with(end))
+}
+
+/// Whether the architecture predicts tokens.
+fn has_output_layer(config: &Map<String, Value>) -> bool {
+    architecture(config).is_some_and(|name| {
+        ends_in_any(name, &MASKED_MODELS) || ends_in_any(name, &LANGUAGE_MODELS)
+    })
+}
+
 /// Whether a module is a model's output layer, by its name.
 pub(crate) fn is_output_layer(module: &str) -> bool {
-    ends_in(module, &HEADS)
+    ends_in(module, &HEADS) || WHOLE_HEADS.contains(&module)
 }
 
 /// Whether a module's name is one of these, or ends in one as a part of its own.
@@ -173,5 +241,6 @@ mod tests {
             Some(true)
         );
         assert!(is_output_layer("language_model.lm_head") && !is_output_layer("my_lm_head"));
+        assert!(is_output_layer("proj_out") && !is_output_layer("blocks.0.proj_out"));
     }
 }

@@ -282,6 +282,9 @@ fn configured(
             true => format!("config.json: tie_word_embeddings is false now, since {own}"),
             false => own,
         });
+        if let Some((name, from)) = &plan.bias {
+            notes.push(format!("{name} is {from}, which it was tied to"));
+        }
         return Ok((Some(configuration), notes));
     }
     let is_table = |change: &Change<'_>| matches!(change, Change::Update(module) if matches!(module.kind, Kind::Embedding | Kind::Token));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
-use crate::adapter::{Adapter, Base, Effect, Module, Other, ends_in, flat, is_output_layer};
+use crate::adapter::{Adapter, Base, Effect, Module, Other, Tie, ends_in, flat, is_output_layer};
 use crate::audit::{FindingKind, Kind};
 
 /// Names in a message before it says how many more there are.
@@ -39,6 +39,8 @@ pub(super) struct Plan<'a> {
     pub head: Option<Head<'a>>,
     /// Whether the output layer is no longer the table.
     pub is_untied: bool,
+    /// A bias that the output layer has of its own from now on, and the base's tensor that it is.
+    pub bias: Option<(String, String)>,
     /// Tables of the base that the adapter's file brings along, by the base's names.
     pub tables: BTreeMap<String, String>,
     /// Outputs of the head that the adapter brings along.
@@ -186,6 +188,9 @@ impl<'a> Plan<'a> {
             return Ok(());
         };
         let of_head = |name: &str| name.strip_suffix(".weight").is_some_and(is_output_layer);
+        if self.leave_tied(adapter, tie, of_head)? {
+            return Ok(());
+        }
         let mut changed = self.changes.keys().chain(self.added.keys());
         let has_head = self.head.is_some() || changed.any(|name| of_head(name));
         let has_table = match self.changes.get(&tie.table) {
@@ -201,9 +206,19 @@ impl<'a> Plan<'a> {
         if !has_head && (!has_table || is_other_task || self.outputs.is_some()) {
             return Ok(());
         }
+        if tie.is_shared && tie.scales.is_none() {
+            return Err(format!(
+                "expected an output layer of its own, found one that is tied to {}: without the tie the \
+                 encoder's and the decoder's tables, which the base keeps as that one, are lost too",
+                tie.table
+            ));
+        }
         if !has_head {
             let Some(name) = &tie.head else {
-                return Ok(());
+                return match tie.is_unnamed {
+                    true => Err(unnamed(&tie.table)),
+                    false => Ok(()),
+                };
             };
             let mut own = base.weights().tensors().keys();
             if !own.any(|name| of_head(name)) {
@@ -215,14 +230,56 @@ impl<'a> Plan<'a> {
             }
         }
         self.is_untied = true;
-        match &tie.scales {
-            None => Ok(()),
-            Some(kind) => Err(format!(
+        self.bias = self.bias_of_head(base);
+        if let Some(kind) = &tie.scales {
+            return Err(format!(
                 "expected an output layer of its own, found one that is tied to {}: a {kind} computes \
                  something else without the tie",
                 tie.table
-            )),
+            ));
         }
+        Ok(())
+    }
+
+    /// Leaves out an output layer that PEFT kept tied to a table that was trained as a whole; whether
+    /// there was one.
+    fn leave_tied(
+        &mut self,
+        adapter: &Adapter,
+        tie: &Tie,
+        of_head: impl Fn(&str) -> bool,
+    ) -> Result<bool, String> {
+        let config = adapter.config.as_ref();
+        let is_kept = config.and_then(|config| config.ensure_weight_tying) == Some(true);
+        let head = self.added.iter().find(|(name, _)| of_head(name));
+        let (Some((name, head)), Some(Change::Other(table)), true) =
+            (head, self.changes.get(&tie.table), is_kept)
+        else {
+            return Ok(false);
+        };
+        let read = |other: &Other| adapter.weights().read(&other.tensor);
+        let (head, table) = (read(head), read(table));
+        if head.map_err(|error| error.to_string())? == table.map_err(|error| error.to_string())? {
+            let name = name.clone();
+            self.added.remove(&name);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// A masked language model's head keeps its bias beside `decoder`, whose own bias is tied to it as
+    /// long as the weights are.
+    fn bias_of_head(&self, base: &Base) -> Option<(String, String)> {
+        let names = || self.changes.keys().chain(self.added.keys());
+        let heads = names().chain(self.head.iter().map(|head| &head.name));
+        let mut outer = heads.filter_map(|name| name.strip_suffix(".decoder.weight"));
+        let found = outer.find_map(|outer| {
+            let (own, beside) = (format!("{outer}.decoder.bias"), format!("{outer}.bias"));
+            let tensors = base.weights().tensors();
+            let is_there = tensors.contains_key(&own) || names().any(|name| *name == own);
+            (!is_there && tensors.contains_key(&beside)).then_some((own, beside))
+        });
+        found
     }
 
     fn put_other(
@@ -258,6 +315,22 @@ impl<'a> Plan<'a> {
             let is_saved = adapter.config.as_ref().is_some_and(|c| c.is_saved(path));
             // PEFT keeps a tied output layer with its table (`ensure_weight_tying`).
             let is_untied = base.tie().is_some() && is_output_layer(owner);
+            let shape_of = |name: &String| &base.weights().tensors()[name].shape;
+            if let Some(tie) = base.tie()
+                && path.ends_with(".weight")
+                && !is_untied
+                && !is_head
+                && other.effect == Effect::Replaces
+                && shape == shape_of(&tie.table)
+            {
+                return Err(unnamed(&tie.table));
+            }
+            let mut stored = base.weights().tensors().keys();
+            if owner.ends_with("experts") && stored.any(|name| name.contains("experts.0.")) {
+                return Err(
+                    "the base keeps experts one by one, the adapter as one stack".to_owned(),
+                );
+            }
             return match other.effect {
                 // (IA)³ has outputs without a bias.
                 Effect::Multiplies => Ok(()),
@@ -371,6 +444,10 @@ fn placed(module: &Module, base: &Base) -> Result<(String, String), String> {
         ));
     }
     Ok((weight.name, weight.asked))
+}
+
+fn unnamed(table: &str) -> String {
+    format!("the output layer is tied to {table} under a name that is not known")
 }
 
 fn unmerged(name: &str, how: &str) -> String {

@@ -77,6 +77,22 @@ pub(super) fn shards<'a>(
             content: Origin::Added(other),
         });
     }
+    if let Some((name, from)) = &plan.bias {
+        let info = &weights.tensors()[from];
+        let (content, own) = match plan.changes.get(from) {
+            None => (Origin::Copied(from), info.dtype),
+            Some(&change) => {
+                let own = new_type(weights, from, info.dtype, dtype)?;
+                (Origin::Changed(from, change), own)
+            }
+        };
+        last.tensors.push(NewTensor {
+            name: name.clone(),
+            dtype: own,
+            shape: info.shape.clone(),
+            content,
+        });
+    }
     if let Some(head) = &plan.head {
         let table = &weights.tensors()[&head.table];
         last.tensors.push(NewTensor {
