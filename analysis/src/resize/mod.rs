@@ -257,9 +257,7 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     }
     let records: Vec<ModuleResize> = made.iter().map(|m| m.record.clone()).collect();
     tensors.extend(made.into_iter().flat_map(|m| m.tensors));
-    if is_peft {
-        rename_as_loaded(&adapter, &mut tensors, &mut notes)?;
-    }
+    let is_renamed = is_peft && rename_as_loaded(&adapter, &mut tensors, &mut notes)?;
     if adapter.has_twins {
         let twins: Vec<_> = tensors
             .iter()
@@ -288,9 +286,12 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     let new_bytes = tensors.iter().map(NewTensor::size).sum();
     let file_name = new_name(&file, &adapter, configuration.is_some());
     if !source.is_safetensors() {
-        notes.push(format!(
-            "written as safetensors: {file_name}, tensors by their old names"
-        ));
+        let names = if is_renamed {
+            ""
+        } else {
+            ", tensors by their old names"
+        };
+        notes.push(format!("written as safetensors: {file_name}{names}"));
         texts.entry("format").or_insert_with(|| "pt".into());
     }
     let resized = Resized {
@@ -447,12 +448,12 @@ fn plan(
     })))
 }
 
-/// Gives the tensors of a whole state the names that PEFT loads.
+/// Gives the tensors of a whole state the names that PEFT loads; whether any has another now.
 fn rename_as_loaded(
     adapter: &Adapter,
     tensors: &mut [NewTensor],
     notes: &mut Vec<String>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let (mut names, mut renamed) = (BTreeSet::new(), 0);
     for tensor in tensors {
         let own = adapter.contents.copies.loaded(&tensor.name);
@@ -472,7 +473,7 @@ fn rename_as_loaded(
             "{renamed} tensors have the names that PEFT loads: without the adapter's name and wrappers"
         ));
     }
-    Ok(())
+    Ok(renamed > 0)
 }
 
 /// A configuration of LoRA can state nothing about factors of another method.
