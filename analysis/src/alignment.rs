@@ -63,6 +63,11 @@ impl Alignment {
         }
     }
 
+    /// What the tuned checkpoint's names have before the base's.
+    pub fn of_tuned(&self) -> &str {
+        &self.tuned
+    }
+
     /// The base's name of the tuned checkpoint's tensor, which may not be there.
     pub fn of_base(&self, name: &str, base: &Container) -> String {
         self.mapped(name, |name| base.tensors().contains_key(name))

@@ -318,3 +318,86 @@ fn bad_input_is_refused_and_nothing_is_written() {
     }
     assert!(!out.exists());
 }
+
+#[test]
+fn names_are_those_that_the_base_has_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    let before = noise(16, 0.3);
+    let after = added(&before, &noise(16, 2.7));
+    let shape = &[4, 4][..];
+    for (class, name, note) in [
+        (
+            "GPT2LMHeadModel",
+            "transformer.h.0.attn.c_attn",
+            "begin with transformer.",
+        ),
+        ("GPT2Model", "h.0.attn.c_attn", "a model without a head"),
+    ] {
+        let kind = Some(json!({"model_type": "gpt2", "architectures": [class]}));
+        let one = ("h.0.attn.c_attn.weight", shape, before.clone());
+        model(&base, &[one], kind);
+        let name_of_tuned = "transformer.h.0.attn.c_attn.weight";
+        model(&tuned, &[(name_of_tuned, shape, after.clone())], None);
+        let extracted = extract(&base, &tuned, &folder.path().join(class), &rank(2)).unwrap();
+        assert_eq!(extracted.modules[0].name, name);
+        let notes = extracted.notes.join("\n");
+        assert!(notes.contains(note), "{notes}");
+    }
+}
+
+#[test]
+fn layers_of_a_vision_transformer_have_both_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    let before = noise(16, 0.3);
+    let after = added(&before, &noise(16, 2.7));
+    let name = "vit.encoder.layer.0.attention.attention.query.weight";
+    let kind = Some(json!({"model_type": "vit"}));
+    model(&base, &[(name, &[4, 4], before)], kind);
+    model(&tuned, &[(name, &[4, 4], after)], None);
+    let out = folder.path().join("out");
+    extract(&base, &tuned, &out, &rank(2)).unwrap();
+    let written = fs::read(out.join("adapter_model.safetensors")).unwrap();
+    let written = safetensors::SafeTensors::deserialize(&written).unwrap();
+    for module in [
+        "vit.encoder.layer.0.attention.attention.query",
+        "vit.layers.0.attention.q_proj",
+    ] {
+        let name = format!("base_model.model.{module}.lora_A.weight");
+        assert!(written.tensor(&name).is_ok(), "{name}");
+        let targets = &config(&out)["target_modules"];
+        assert!(targets.as_array().unwrap().contains(&json!(module)));
+    }
+}
+
+#[test]
+fn a_part_of_a_module_with_modules_in_it_is_not_taken_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    let before = noise(16, 0.3);
+    let after = added(&before, &noise(16, 2.7));
+    let all = |matrix: &[f32], bias: f32| {
+        vec![
+            ("q.weight", &[4, 4][..], matrix.to_vec()),
+            ("cls.predictions.bias", &[2][..], vec![bias; 2]),
+            (
+                "cls.predictions.transform.dense.weight",
+                &[2, 2][..],
+                vec![1.0; 4],
+            ),
+        ]
+    };
+    model(&base, &all(&before, 0.0), None);
+    model(&tuned, &all(&after, 1.0), None);
+    let options = ExtractOptions {
+        whole: true,
+        ..rank(2)
+    };
+    let out = folder.path().join("out");
+    let extracted = extract(&base, &tuned, &out, &options).unwrap();
+    assert!(extracted.whole.is_empty());
+    assert_eq!(extracted.not_covered[0].name, "cls.predictions.bias");
+    assert!(extracted.not_covered[0].reason.contains("as a whole only"));
+    assert_eq!(config(&out)["modules_to_save"], Value::Null);
+}

@@ -446,3 +446,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn half_a_pair_keeps_the_rank_that_the_configuration_says() {
+    let mut tensors = support::pair();
+    tensors.extend(support::tensor(
+        "base_model.model.other.lora_A.weight",
+        &[2, 2],
+        &[1.0, 2.0, 3.0, 4.0],
+    ));
+    let settings = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4});
+    let folder = support::folder(&tensors, Some(settings));
+    let out = folder.path().join("out");
+    resize(folder.path(), &out, &by(RankRule::Rank(1))).unwrap();
+    let config = config(&out);
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"]),
+        (&json!(2), &json!(4))
+    );
+    let ranks = config["rank_pattern"].as_object().unwrap();
+    assert_eq!(Vec::from_iter(ranks.values()), [&json!(1)]);
+}
+
+#[test]
+fn matrices_of_a_peft_loha_are_said_to_tell_no_window() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats/peft-loha");
+    let folder = tempfile::tempdir().unwrap();
+    let resized = resize(&path, &folder.path().join("out"), &by(RankRule::Rank(1))).unwrap();
+    let notes = resized.notes.join("\n");
+    assert!(notes.contains("are written as matrices"), "{notes}");
+}

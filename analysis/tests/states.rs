@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rankwise_analysis::{
     AuditOptions, Checkpoint, CompareOptions, ExtractOptions, FindingKind, MergeOptions,
-    PairOptions, PeftAdapter, RankRule, audit, audit_pair, compare, extract, merge,
+    PairOptions, PeftAdapter, RankRule, ResizeOptions, audit, audit_pair, compare, extract, merge,
+    resize,
 };
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -716,5 +717,34 @@ fn names_within_wrappers_are_the_adapters() {
     assert_eq!(
         support::audited(folder.path()).adapters[0].modules[0].name,
         "q"
+    );
+}
+
+#[test]
+fn a_resized_whole_state_has_what_peft_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let file = fixture("whole").join("adapter_model.safetensors");
+    let before = Checkpoint::open(&file).unwrap();
+    assert!(before.names().any(|name| name.contains(".lora_A.default.")));
+    let resized = resize(&file, &out, &ResizeOptions::new(RankRule::Rank(1))).unwrap();
+    let notes = resized.notes.join("\n");
+    assert!(
+        notes.contains("frozen copies of the base model's: 21 ("),
+        "{notes}"
+    );
+    let after = Checkpoint::open(&out.join("adapter_model.safetensors")).unwrap();
+    let names: Vec<&str> = after.names().collect();
+    let frame = "base_model.model";
+    let head = format!("{frame}.lm_head.weight");
+    assert!(names.contains(&&*head), "{names:?}");
+    for name in &names {
+        let is_factor = name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight");
+        assert!(is_factor || **name == head, "{name}");
+    }
+    let trained = format!("{frame}.lm_head.modules_to_save.default.weight");
+    assert_eq!(
+        after.read_f64(&head).unwrap(),
+        before.read_f64(&trained).unwrap()
     );
 }

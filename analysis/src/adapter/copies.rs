@@ -13,9 +13,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::AdapterConfig;
-use super::key::{Key, Part};
+use super::key::{Key, Part, without_adapter};
 use crate::container::TensorInfo;
 
+const FRAME: &str = "base_model.model.";
 const BASE: &str = ".base_layer.";
 const ORIGINAL: &str = ".original_module.";
 const TRAINED: &str = ".modules_to_save.";
@@ -99,6 +100,20 @@ impl Copies {
 
     pub fn contains(&self, name: &str) -> bool {
         self.names.contains(name) || self.second.contains(name)
+    }
+
+    /// The name under which PEFT loads a tensor: without the adapter's name, without the wrapper of a
+    /// module that was trained as a whole, and without what a trainer puts before the model's.
+    pub fn loaded(&self, name: &str) -> String {
+        if self.contains(name) {
+            return name.to_owned();
+        }
+        let name = match name.find(&format!(".{FRAME}")) {
+            Some(dot) => &name[dot + 1..],
+            None => name,
+        };
+        let own = name.contains(TRAINED).then(|| self.plain(name)).flatten();
+        own.unwrap_or_else(|| without_adapter(name))
     }
 
     /// Those of the base model's tensors.
@@ -186,6 +201,26 @@ mod tests {
             ),
         ] {
             assert_eq!(copies.path(name), own);
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_are_loaded() {
+        let copies = Copies {
+            adapters: BTreeSet::from(["default".to_owned()]),
+            ..Copies::default()
+        };
+        for (name, own) in [
+            ("q.lora_A.default.weight", "q.lora_A.weight"),
+            ("q.lora_embedding_A.default", "q.lora_embedding_A"),
+            ("q.lora_A.weight", "q.lora_A.weight"),
+            ("head.modules_to_save.default.weight", "head.weight"),
+            ("head.weight", "head.weight"),
+        ] {
+            let framed = |name: &str| format!("base_model.model.{name}");
+            assert_eq!(copies.loaded(&framed(name)), framed(own));
+            let wrapped = format!("model.{}", framed(name));
+            assert_eq!(copies.loaded(&wrapped), framed(own));
         }
     }
 }

@@ -218,6 +218,26 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The name without the adapter's own, as PEFT writes it.
+pub(super) fn without_adapter(name: &str) -> String {
+    let Key::Part {
+        adapter: Some(adapter),
+        ..
+    } = Key::parse(name)
+    else {
+        return name.to_owned();
+    };
+    let end = format!(".{adapter}");
+    if let Some(own) = name.strip_suffix(&end) {
+        return own.to_owned();
+    }
+    let own = name.rsplit_once('.').and_then(|(own, suffix)| {
+        let own = own.strip_suffix(&end)?;
+        Some(format!("{own}.{suffix}"))
+    });
+    own.unwrap_or_else(|| name.to_owned())
+}
+
 fn part<'a>(
     module: impl Into<Cow<'a, str>>,
     adapter: Option<&'a str>,

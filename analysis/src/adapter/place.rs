@@ -205,6 +205,8 @@ impl Adapter {
             .map(|(_, tensor)| tensor.clone())
             .collect();
         let is_pipeline = matches!(self.format, Format::Lycoris | Format::Kohya);
+        // Their factors of a convolution may be matrices, in PEFT's layout too.
+        let is_flat = matches!(module.method, Method::Loha | Method::Lokr);
         Place {
             a: Slot::of_a(a, dtype, &inputs),
             b: Slot::of_b(b, dtype, outputs, window.len()),
@@ -215,7 +217,9 @@ impl Adapter {
             })),
             replaced,
             is_converted: true,
-            is_window_unknown: is_pipeline && window.is_empty() && self.beside.base.is_none(),
+            is_window_unknown: (is_pipeline || is_flat)
+                && window.is_empty()
+                && self.beside.base.is_none(),
         }
     }
 

@@ -26,7 +26,7 @@ use regex::Regex;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Pattern, Slot};
+use crate::adapter::{Pattern, Slot, twin};
 use crate::alignment::Alignment;
 use crate::audit::{Kind, natural_order};
 use crate::classes::Outputs;
@@ -35,12 +35,12 @@ use crate::merge::is_head;
 use crate::pair::{Noise, comparable, notes};
 use crate::resize::{
     Loss, NewType, RankRule, Setting, Untouched, balanced, decomposed, energy_kept, expected,
-    measured, norm, root_sum, set_ranks, stored, write_json,
+    measured, name_twins, norm, root_sum, set_ranks, stored, write_json,
 };
 use crate::update::Update;
 use crate::writer::{NewTensor, write_tensors};
 use crate::{Epsilon, Error};
-use names::{is_conv1d, is_embedding, model_type, whole_name};
+use names::{has_frame, has_head, is_conv1d, is_embedding, is_frame, model_config, whole_name};
 pub use record::{Extracted, MatrixExtract};
 
 /// Choices of an extraction.
@@ -99,15 +99,21 @@ pub fn extract(
     let target = options.target.as_deref().map(whole_name).transpose()?;
     let names = (base, tuned);
     let (base, tuned) = (Container::open_model(base)?, Container::open_model(tuned)?);
-    let is_gpt2 = model_type(names.0)?.as_deref() == Some("gpt2");
+    let model = model_config(names.0)?;
+    let is_gpt2 = model.kind.as_deref() == Some("gpt2");
     let alignment = Alignment::new(&base, &tuned);
     let is_of_tuned = options.whole && has_new_modules(&alignment, &base, &tuned);
-    let notes = notes(&alignment, [&base, &tuned]);
+    let mut notes = notes(&alignment, [&base, &tuned]);
+    let frame = frame(&alignment, &base, model.class.as_deref());
+    if !is_of_tuned {
+        notes.extend(named_for(&alignment, &frame, &base, model.class.as_deref()));
+    }
     let pair = Pair {
         base,
         tuned,
         alignment,
         is_of_tuned,
+        frame,
         is_gpt2,
         target,
         patterns: options
@@ -154,8 +160,8 @@ pub fn extract(
         };
         return Err(Error::format(pair.tuned.path(), "tensors", expected, found));
     }
-    let model = configured(names.1)?;
-    let mut config = configuration(names.0, &made, model.as_ref().and_then(task_type));
+    let tuned_model = configured(names.1)?;
+    let mut config = configuration(names.0, &made, tuned_model.as_ref().and_then(task_type));
     let mut new = Vec::new();
     let mut whole = Vec::new();
     if options.whole {
@@ -163,7 +169,7 @@ pub fn extract(
     }
     let modules: Vec<MatrixExtract> = made.iter().map(|one| one.record.clone()).collect();
     let frobenius_norm = root_sum(modules.iter().map(|m| m.frobenius_norm));
-    let extracted = Extracted {
+    let mut extracted = Extracted {
         base: names.0.display().to_string(),
         tuned: names.1.display().to_string(),
         rule: match &options.rule {
@@ -184,8 +190,14 @@ pub fn extract(
         notes,
     };
     new.extend(made.into_iter().flat_map(|one| one.tensors));
+    if model.kind.as_deref() == Some("vit") && add_twins(&mut new, &mut config) {
+        extracted.notes.push(
+            "each tensor of a block twice: as transformers 4 and as transformers 5 calls its module"
+                .to_owned(),
+        );
+    }
     let texts = Map::from_iter([("format".to_owned(), json!("pt"))]);
-    let outputs = pair.outputs(&extracted, model.as_ref());
+    let outputs = pair.outputs(&extracted, tuned_model.as_ref());
     write_folder(out, |folder| {
         if let Some(outputs) = &outputs {
             write_json(&folder.join("rankwise.json"), outputs)?;
@@ -205,6 +217,8 @@ struct Pair<'a> {
     alignment: Alignment,
     /// Whether the adapter has the names of the tuned checkpoint, not those of the base.
     is_of_tuned: bool,
+    /// What the base's class has in memory before the names of the base's file.
+    frame: String,
     is_gpt2: bool,
     target: Option<Regex>,
     patterns: Pattern,
@@ -216,6 +230,49 @@ struct Pair<'a> {
 fn has_new_modules(alignment: &Alignment, base: &Container, tuned: &Container) -> bool {
     let mut names = tuned.tensors().keys();
     names.any(|name| !base.tensors().contains_key(&alignment.of_base(name, base)))
+}
+
+/// What the base's class has in memory before the names of the base's file: the tuned checkpoint tells
+/// it, where the class has a head and the base was saved without one.
+fn frame(alignment: &Alignment, base: &Container, class: Option<&str>) -> String {
+    let prefix = alignment.of_tuned();
+    let is_inside = class.is_some_and(has_head)
+        && is_frame(prefix)
+        && !base.tensors().keys().any(|name| has_frame(name));
+    if is_inside {
+        prefix.to_owned()
+    } else {
+        String::new()
+    }
+}
+
+/// For which class the adapter's names are, where there is more than one.
+fn named_for(
+    alignment: &Alignment,
+    frame: &str,
+    base: &Container,
+    class: Option<&str>,
+) -> Option<String> {
+    let shown = class.unwrap_or("a class that its config.json does not name");
+    if !frame.is_empty() {
+        return Some(format!(
+            "the adapter's names begin with {frame}, as in memory of {shown}, the base's class"
+        ));
+    }
+    let is_bare = |name: &String| {
+        let starts = ["h.", "layers.", "encoder.layer."];
+        starts.iter().any(|start| name.starts_with(start))
+    };
+    let is_headed = class.is_some_and(has_head);
+    let is_doubtful =
+        is_frame(alignment.of_tuned()) || is_headed && base.tensors().keys().any(is_bare);
+    is_doubtful.then(|| {
+        format!(
+            "the adapter's names are those of the base's file, for a class that has the same in memory, \
+             a model without a head: a class with a head has a prefix before them, and PEFT would load \
+             nothing (the base's class: {shown})"
+        )
+    })
 }
 
 /// What a tensor gives.
@@ -242,6 +299,7 @@ impl Pair<'_> {
         let of_base = self.of_base(name);
         match self.is_of_tuned || !self.base.tensors().contains_key(&of_base) {
             true => name.to_owned(),
+            false if of_base != name => format!("{}{of_base}", self.frame),
             false => of_base,
         }
     }
@@ -392,6 +450,14 @@ impl Pair<'_> {
             && self.tuned.read(name)? == self.base.read(of_base)?)
     }
 
+    /// Whether a module of the tuned checkpoint has more in it than a weight and a bias.
+    fn has_parts(&self, module: &str) -> bool {
+        self.tuned.tensors().keys().any(|name| {
+            let inner = name.strip_prefix(module).and_then(|n| n.strip_prefix('.'));
+            inner.is_some_and(|inner| inner.contains('.'))
+        })
+    }
+
     /// Takes over what PEFT loads as a whole, and returns the rest.
     fn taken_whole(
         &self,
@@ -427,6 +493,16 @@ impl Pair<'_> {
                 (false, _) => {
                     let own = other.name.strip_suffix(part).unwrap_or_default();
                     let own = own.trim_end_matches('.');
+                    if self.has_parts(own) {
+                        left.push(Untouched {
+                            reason:
+                                "belongs to a module with modules in it, which PEFT takes as a \
+                                     whole only"
+                                    .to_owned(),
+                            ..other
+                        });
+                        continue;
+                    }
                     if modules.last().map(|(_, last)| last) != Some(&module.to_owned()) {
                         modules.push((own.to_owned(), module.to_owned()));
                     }
@@ -501,6 +577,33 @@ fn task_type(config: &Map<String, Value>) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(end, task)| class.ends_with(end).then_some(task))
+}
+
+/// Gives what has another name in memory that name too; whether there is any.
+fn add_twins(tensors: &mut Vec<NewTensor>, config: &mut Map<String, Value>) -> bool {
+    let twins: Vec<NewTensor> = tensors
+        .iter()
+        .filter_map(|tensor| {
+            let name = twin(&tensor.name)?;
+            Some(NewTensor {
+                name,
+                ..tensor.clone()
+            })
+        })
+        .collect();
+    let has_twins = !twins.is_empty();
+    tensors.extend(twins);
+    for field in ["target_modules", "modules_to_save"] {
+        if let Some(Value::Array(names)) = config.get_mut(field) {
+            let twins: Vec<Value> = names
+                .iter()
+                .filter_map(|name| Some(json!(twin(name.as_str()?)?)))
+                .collect();
+            names.extend(twins);
+        }
+    }
+    name_twins(config);
+    has_twins
 }
 
 fn configuration(base: &Path, made: &[Made], task: Option<&str>) -> Map<String, Value> {

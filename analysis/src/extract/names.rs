@@ -38,8 +38,57 @@ pub(super) fn is_embedding(module: &str) -> bool {
     name.contains("embed") || EMBEDDINGS.contains(&name.as_str())
 }
 
-/// `model_type` of the configuration in a model's folder.
-pub(super) fn model_type(model: &Path) -> Result<Option<String>, Error> {
+/// What models with a head call the model inside it.
+const FRAMES: [&str; 16] = [
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "distilbert",
+    "electra",
+    "esm",
+    "gpt_neox",
+    "longformer",
+    "model",
+    "mpnet",
+    "roberta",
+    "transformer",
+    "vit",
+    "wav2vec2",
+    "xlnet",
+];
+
+/// Whether a prefix, with its dot, is what a model with a head calls the model inside it.
+pub(super) fn is_frame(prefix: &str) -> bool {
+    prefix
+        .strip_suffix('.')
+        .is_some_and(|name| FRAMES.contains(&name))
+}
+
+/// Whether a tensor's name begins so.
+pub(super) fn has_frame(name: &str) -> bool {
+    name.split_once('.')
+        .is_some_and(|(first, _)| FRAMES.contains(&first))
+}
+
+/// Whether a class of transformers has a head.
+pub(super) fn has_head(class: &str) -> bool {
+    ["For", "LMHead", "DoubleHeads"]
+        .iter()
+        .any(|part| class.contains(part))
+}
+
+/// What the configuration in a model's folder says of the model.
+#[derive(Debug, Default)]
+pub(super) struct ModelConfig {
+    /// `model_type`.
+    pub kind: Option<String>,
+    /// The first of `architectures`.
+    pub class: Option<String>,
+}
+
+/// The configuration in a model's folder.
+pub(super) fn model_config(model: &Path) -> Result<ModelConfig, Error> {
     let folder: PathBuf = if model.is_dir() {
         model.to_path_buf()
     } else {
@@ -47,10 +96,14 @@ pub(super) fn model_type(model: &Path) -> Result<Option<String>, Error> {
     };
     let path = folder.join("config.json");
     if !path.is_file() {
-        return Ok(None);
+        return Ok(ModelConfig::default());
     }
     let config: Value = serde_json::from_str(&read_text(&path)?).map_err(|error| {
         Error::format(&path, "file", "a model's configuration", error.to_string())
     })?;
-    Ok(config["model_type"].as_str().map(str::to_owned))
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(ModelConfig {
+        kind: text(&config["model_type"]),
+        class: text(&config["architectures"][0]),
+    })
 }

@@ -101,24 +101,6 @@ impl Configuration {
         }
     }
 
-    /// Has the keys that are whole names fit the names in memory too, of modules that have others there.
-    pub fn name_twins(&mut self) {
-        for name in ["rank_pattern", "alpha_pattern"] {
-            let Some(Value::Object(pattern)) = self.fields.get_mut(name) else {
-                continue;
-            };
-            *pattern = std::mem::take(pattern)
-                .into_iter()
-                .map(|(key, value)| {
-                    let own = key.strip_prefix('^').map(|own| own.replace('\\', ""));
-                    let twin = own.as_deref().and_then(twin);
-                    let both = twin.map(|twin| format!("^(?:{}|{})", &key[1..], &only(&twin)[1..]));
-                    (both.unwrap_or(key), value)
-                })
-                .collect();
-        }
-    }
-
     /// Writes it into a folder.
     ///
     /// # Errors
@@ -173,6 +155,24 @@ pub(crate) fn set_ranks(
             }
         }
         fields.insert(field(name), Value::Object(new));
+    }
+}
+
+/// Has the keys that are whole names fit the names in memory too, of modules that have others there.
+pub(crate) fn name_twins(fields: &mut Map<String, Value>) {
+    for name in ["rank_pattern", "alpha_pattern"] {
+        let Some(Value::Object(pattern)) = fields.get_mut(name) else {
+            continue;
+        };
+        *pattern = std::mem::take(pattern)
+            .into_iter()
+            .map(|(key, value)| {
+                let own = key.strip_prefix('^').map(|own| own.replace('\\', ""));
+                let twin = own.as_deref().and_then(twin);
+                let both = twin.map(|twin| format!("^(?:{}|{})", &key[1..], &only(&twin)[1..]));
+                (both.unwrap_or(key), value)
+            })
+            .collect();
     }
 }
 

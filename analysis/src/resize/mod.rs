@@ -31,10 +31,10 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::adapter::{Adapter, Beside, Format, Module, Pattern, twin};
-use crate::audit::{FindingKind, one_adapter};
+use crate::audit::{FindingKind, RefusalClass, one_adapter};
 use crate::writer::{NewTensor, write_tensors};
 use configuration::Configuration;
-pub(crate) use configuration::{Setting, set_ranks, write_json};
+pub(crate) use configuration::{Setting, name_twins, set_ranks, write_json};
 pub(crate) use record::root_sum;
 pub use record::{Change, Loss, ModuleResize, ResizeTotals, Resized, Untouched};
 pub use rule::RankRule;
@@ -178,7 +178,10 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
             found,
         ));
     }
-    let others = !untouched.is_empty();
+    // Factors that are copied have the rank that the configuration says today: half a pair, too.
+    let is_factor = |name: &str| adapter.contents.class_of(name) == RefusalClass::NotAudited;
+    let others =
+        !untouched.is_empty() || adapter.contents.refused.iter().any(|(n, _)| is_factor(n));
     untouched.extend(
         adapter
             .contents
@@ -192,6 +195,13 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
 
     let mut replaced: BTreeSet<String> = made.iter().flat_map(|m| m.replaced.clone()).collect();
     let mut notes = Vec::from_iter(candidate.remark());
+    let copies = &adapter.contents.copies;
+    let is_peft = adapter.format == Format::Peft && configuration.is_some();
+    if is_peft && copies.is_whole {
+        let names = adapter.weights().tensors().keys();
+        replaced.extend(names.filter(|name| copies.contains(name)).cloned());
+        notes.extend(copies.described());
+    }
     if let Some(configuration) = &mut configuration {
         let method = configuration.method().map(str::to_owned);
         if let Some(method) = method.filter(|method| method != "LORA") {
@@ -247,6 +257,7 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     }
     let records: Vec<ModuleResize> = made.iter().map(|m| m.record.clone()).collect();
     tensors.extend(made.into_iter().flat_map(|m| m.tensors));
+    let is_renamed = is_peft && rename_as_loaded(&adapter, &mut tensors, &mut notes)?;
     if adapter.has_twins {
         let twins: Vec<_> = tensors
             .iter()
@@ -260,7 +271,7 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
             .collect();
         tensors.extend(twins);
         if let Some(configuration) = &mut configuration {
-            configuration.name_twins();
+            name_twins(&mut configuration.fields);
         }
         notes.push(
             "each tensor of a block twice, as before: as transformers 4 and as transformers 5 calls \
@@ -275,9 +286,12 @@ pub fn resize(path: &Path, out: &Path, options: &ResizeOptions) -> Result<Resize
     let new_bytes = tensors.iter().map(NewTensor::size).sum();
     let file_name = new_name(&file, &adapter, configuration.is_some());
     if !source.is_safetensors() {
-        notes.push(format!(
-            "written as safetensors: {file_name}, tensors by their old names"
-        ));
+        let names = if is_renamed {
+            ""
+        } else {
+            ", tensors by their old names"
+        };
+        notes.push(format!("written as safetensors: {file_name}{names}"));
         texts.entry("format").or_insert_with(|| "pt".into());
     }
     let resized = Resized {
@@ -432,6 +446,34 @@ fn plan(
         replaced,
         is_window_unknown: place.is_window_unknown,
     })))
+}
+
+/// Gives the tensors of a whole state the names that PEFT loads; whether any has another now.
+fn rename_as_loaded(
+    adapter: &Adapter,
+    tensors: &mut [NewTensor],
+    notes: &mut Vec<String>,
+) -> Result<bool, Error> {
+    let (mut names, mut renamed) = (BTreeSet::new(), 0);
+    for tensor in tensors {
+        let own = adapter.contents.copies.loaded(&tensor.name);
+        if !names.insert(own.clone()) {
+            return Err(Error::format(
+                adapter.weights().path(),
+                own,
+                "one tensor: PEFT loads one adapter from a file",
+                format!("a second one, {}", tensor.name),
+            ));
+        }
+        renamed += usize::from(own != tensor.name);
+        tensor.name = own;
+    }
+    if renamed > 0 {
+        notes.push(format!(
+            "{renamed} tensors have the names that PEFT loads: without the adapter's name and wrappers"
+        ));
+    }
+    Ok(renamed > 0)
 }
 
 /// A configuration of LoRA can state nothing about factors of another method.
