@@ -82,6 +82,6 @@ pub fn usual() -> [Arg; 2] {
             .short('q')
             .action(ArgAction::SetTrue)
             .help_heading(HEADING)
-            .help("Print nothing but errors"),
+            .help("Print nothing but errors and what makes a run worthless"),
     ]
 }

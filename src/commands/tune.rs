@@ -67,7 +67,7 @@ pub fn run(options: &TrainOptions, given: Given, common: &Common) -> Result<Outc
             outln!("{note}");
         }
     }
-    for (planned, (name, summary)) in planned.iter().zip(&summaries).filter(|_| !common.quiet) {
+    for (planned, (name, summary)) in planned.iter().zip(&summaries) {
         if let Some(said) = planned.config.said_of_stillness(summary.steps) {
             eprintln!("{name}: {said}");
         }

@@ -273,13 +273,12 @@ impl<'a> Plan<'a> {
         let names = || self.changes.keys().chain(self.added.keys());
         let heads = names().chain(self.head.iter().map(|head| &head.name));
         let mut outer = heads.filter_map(|name| name.strip_suffix(".decoder.weight"));
-        let found = outer.find_map(|outer| {
+        outer.find_map(|outer| {
             let (own, beside) = (format!("{outer}.decoder.bias"), format!("{outer}.bias"));
             let tensors = base.weights().tensors();
             let is_there = tensors.contains_key(&own) || names().any(|name| *name == own);
             (!is_there && tensors.contains_key(&beside)).then_some((own, beside))
-        });
-        found
+        })
     }
 
     fn put_other(

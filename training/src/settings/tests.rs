@@ -54,7 +54,10 @@ fn an_unknown_key_is_answered_with_all_that_there_are_and_the_one_that_was_meant
             "; did you mean \"learning_rate\"?",
         ),
         ("task.columns.txt", "; did you mean \"text\"?"),
-        ("task.features", "; it is one of heads over fixed features"),
+        (
+            "task.features",
+            "; it is one of heads over fixed features, which have no model",
+        ),
     ] {
         let message = refused(key, "1");
         assert!(
