@@ -41,6 +41,7 @@ mod peft;
 mod product;
 mod resize;
 mod rule;
+mod stack;
 mod stored;
 mod update;
 mod writer;

@@ -40,6 +40,7 @@ use crate::linalg::{
     Arithmetic, TWO_STAGE, TopOptions, frobenius_norm, single_error, singular_values_in,
     top_singular_values,
 };
+use crate::stack::stack;
 use crate::{Error, Measures, TauRule, measures};
 
 /// What the storage type's rounding alone does to the singular values of a difference.
@@ -311,6 +312,9 @@ pub(crate) fn comparable(
             let expected = "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2";
             return Err(format!("expected {expected}, found {dtype:?}"));
         }
+    }
+    if let Some(why) = stack(name, &after.shape) {
+        return Err(why);
     }
     match after.shape[..] {
         [] | [_] => Err(format!(

@@ -181,3 +181,29 @@ fn large_matrices_are_decomposed_in_the_precision_that_their_type_asks_for() {
         }
     }
 }
+
+/// A parameter of four experts is four matrices: no rank of all of them flattened.
+#[test]
+fn stacked_experts_are_named_and_not_one_matrix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for name in ["base", "tuned"] {
+        let numbers = bytes(&gaussian((4 * 6, 5), 1.0, &mut rng), Dtype::F32);
+        let biases = bytes(&gaussian((4, 5), 1.0, &mut rng), Dtype::F32);
+        let view = |shape, numbers| TensorView::new(Dtype::F32, shape, numbers).expect("fits");
+        let tensors = [
+            ("gate.weight", view(vec![4, 5], &biases)),
+            ("mlp.experts.down_proj", view(vec![4, 6, 5], &numbers)),
+            ("mlp.experts.down_proj_bias", view(vec![4, 5], &biases)),
+        ];
+        let path = folder.path().join(format!("{name}.safetensors"));
+        safetensors::serialize_to_file(tensors, None, &path).expect("written");
+    }
+    let at = |name: &str| folder.path().join(name);
+    let (base, tuned) = (at("base.safetensors"), at("tuned.safetensors"));
+    let audit = audit_pair(&base, &tuned, &PairOptions::default(), |_, _| {}).expect("reads");
+    assert_eq!(audit.matrices.len(), 1);
+    let said: Vec<&str> = audit.unmatched.iter().map(|one| &*one.reason).collect();
+    assert!(said[0].starts_with("a stack of 4 matrices"), "{said:?}");
+    assert!(said[1].contains("biases of experts"), "{said:?}");
+}

@@ -8,6 +8,7 @@ use super::module::{Context, Draft, Module, Parts, Remark};
 use super::recipe::{Of, Recipe};
 use super::tie::is_output_layer;
 use crate::audit::{Kind, Method};
+use crate::stack::stack;
 
 pub(super) fn vera(
     name: &str,
@@ -262,6 +263,9 @@ pub(super) fn whole(name: &str, tensor: &str, context: &Context<'_>) -> Result<M
             }
             _ => format!("{what}: a vector, which has no rank"),
         });
+    }
+    if let Some(why) = stack(tensor, shape) {
+        return Err(format!("{what}: {why}"));
     }
     super::bounds::check_sides(tensor, context)?;
     let weight = context.needed_weight(name, what)?;
