@@ -542,6 +542,10 @@ fn packed_weights_are_named() {
         ("q.scales", Dtype::F16, vec![1, 3], bytes(6)),
     ];
     let alone = vec![("q.weight", Dtype::I8, vec![2, 3], bytes(6))];
+    let blocks = vec![
+        ("q.weight_blocks", Dtype::U8, vec![2, 1, 16], bytes(32)),
+        ("q.weight_scales", Dtype::U8, vec![2, 1], bytes(2)),
+    ];
     let config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "use_dora": true});
     let mut tensors = support::pair();
     tensors.extend(support::tensor(
@@ -554,6 +558,7 @@ fn packed_weights_are_named() {
         (four("q.weight.absmax"), "absmax"),
         (packed, "q.qweight"),
         (alone, "without its scales"),
+        (blocks, "MXFP4"),
     ] {
         fs::write(&path, support::bytes(&tensors)).unwrap();
         let options = AuditOptions {

@@ -23,6 +23,10 @@ pub(super) fn vera(
     let (rank, columns, rows) = context.projections.clone()?;
     let length = |tensor| context.shape(tensor).iter().product::<usize>();
     let weight = context.weight(name);
+    if weight.is_none() && context.base.is_some() {
+        // With a base that does not tell them the inputs are not assumed.
+        context.needed_weight(name, "VeRA: the module's inputs are the weight's")?;
+    }
     let outputs = length(b);
     let is_transposed = context.config.and_then(|c| c.fan_in_fan_out) == Some(true);
     let inputs = match &weight {

@@ -87,7 +87,22 @@ pub(super) fn find(
     folder: &Path,
 ) -> (Weights, BTreeSet<String>) {
     let (mut weights, mut beside) = (Weights::new(), BTreeSet::new());
-    for name in tensors.keys() {
+    // MXFP4 keeps any parameter as its blocks and their scales, both in bytes.
+    for (name, info) in tensors.iter().filter(|(_, info)| info.dtype == Dtype::U8) {
+        if let Some(parameter) = name.strip_suffix("_blocks") {
+            let scales = format!("{parameter}_scales");
+            if tensors
+                .get(&scales)
+                .is_some_and(|other| other.dtype == info.dtype)
+            {
+                let how = format!("quantised (MXFP4: {name})");
+                weights.insert(parameter.to_owned(), Quantised::Unread(how));
+                beside.extend([name.clone(), scales]);
+            }
+        }
+    }
+    let known = beside.clone();
+    for name in tensors.keys().filter(|name| !known.contains(*name)) {
         if let Some((module, what)) = ending(name, UNREAD.iter().map(|(end, _)| *end)) {
             let scheme = UNREAD
                 .iter()
