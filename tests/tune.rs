@@ -1133,3 +1133,58 @@ fn a_changed_byte_of_a_checkpoint_is_found() {
         "{message}"
     );
 }
+
+/// Nothing is trained, so that no later epoch is better and writes the files anew.
+#[test]
+fn a_changed_byte_of_the_best_epochs_adapter_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let out = folder.path().join("runs");
+    let still = [
+        "--epochs",
+        "300",
+        "--learning-rate",
+        "0",
+        "--set",
+        "schedule.checkpoint_every=1",
+    ];
+    let mut child = train(folder.path(), &out, &still).spawn().unwrap();
+    let run = out.join("text-lora-r4-s0");
+    // The second epoch's checkpoint knows of the first one's files.
+    while Table::read_parquet(&run.join("epochs.parquet")).map_or(0, |table| table.rows()) < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let file = run.join("best/adapter/adapter_model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 4;
+    fs::write(&file, bytes).unwrap();
+    let message = refused(&mut train(folder.path(), &out, &still));
+    assert!(
+        message.contains("best: damaged since it was written"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_gives_way_to_a_flag_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankwise"));
+    command.args(["train", "--rank", "4", "--dump-config", "--model"]);
+    command.arg(folder.path().join("model"));
+    let (config, said) = printed(command.args(["--set", "method.rank=2"]));
+    assert!(config.contains("rank = 4"), "{config}");
+    assert!(
+        said.contains("note: --set method.rank=2 gives way to --rank"),
+        "{said}"
+    );
+    let message = refused(command.args(["--seed", "3", "--seeds", "4,5"]));
+    assert!(
+        message.contains("expected --seed or --seeds, found both"),
+        "{message}"
+    );
+}

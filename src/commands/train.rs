@@ -10,6 +10,14 @@ use crate::stdout::{out, outln};
 
 /// Trains one run for every combination of the methods, ranks and seeds given.
 pub fn run(options: &TrainOptions, common: &Common) -> Result<Outcome> {
+    if !common.quiet {
+        for note in overridden(options, common) {
+            eprintln!("note: {note}");
+        }
+    }
+    if let (Some(seed), [_, ..]) = (common.seed, &options.seeds[..]) {
+        bail!("--seed {seed}: expected --seed or --seeds, found both");
+    }
     let given = given(options)?;
     if given.get("model").is_some() {
         return tune::run(options, given, common);
@@ -67,6 +75,37 @@ pub fn train_with_progress(
     let results = train_all(configs, out, |done| bar.inc(done as u64))?;
     bar.finish_and_clear();
     Ok(results)
+}
+
+/// What of `--set` gives way to a flag.
+fn overridden(options: &TrainOptions, common: &Common) -> Vec<String> {
+    let flags = [
+        ("model.path", "--model", options.model.is_some()),
+        ("model.adapter", "--adapter", options.adapter.is_some()),
+        ("task.name", "--task", options.task.is_some()),
+        ("task.data", "--data", options.data.is_some()),
+        ("device", "--device", options.device.is_some()),
+        ("schedule.epochs", "--epochs", options.epochs.is_some()),
+        ("task.skip_bad", "--skip-bad", options.skip_bad.is_some()),
+        ("method.targets", "--targets", !options.targets.is_empty()),
+        ("method.name", "--method", !options.method.is_empty()),
+        ("method.rank", "--rank", !options.rank.is_empty()),
+        (
+            "optimizer.learning_rate",
+            "--learning-rate",
+            !options.learning_rate.is_empty(),
+        ),
+        ("seed", "--seeds", !options.seeds.is_empty()),
+        ("seed", "--seed", common.seed.is_some()),
+    ];
+    let both = flags.iter().flat_map(|(of, flag, is_given)| {
+        let sets = options
+            .set
+            .iter()
+            .filter(move |(key, _)| *is_given && key == of);
+        sets.map(move |(key, value)| format!("--set {key}={value} gives way to {flag}"))
+    });
+    both.collect()
 }
 
 /// What the file, `--set` and the flags say that are the same in all runs, the later over the earlier.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use rankwise_data::sha256_path;
 use serde::{Deserialize, Serialize};
 
 use super::config::TuneConfig;
@@ -76,9 +77,37 @@ pub(super) struct Notes {
     pub inputs: Inputs,
     pub records: Vec<TuneRecord>,
     pub best: Option<(usize, f64)>,
+    /// SHA-256 of the files under `best/` as they were written.
+    #[serde(default)]
+    pub best_sha256: Option<String>,
     pub wall_seconds: f64,
     /// Seconds of the unfinished epoch's steps.
     pub train_seconds: f64,
+}
+
+impl Notes {
+    /// Checks that the best epoch's files are those that were written.
+    ///
+    /// # Errors
+    /// [`Error::ForeignFolder`] if not, [`Error::Data`] if they cannot be read.
+    pub fn check_best(&self, folder: &Path) -> Result<(), Error> {
+        let Some(written) = &self.best_sha256 else {
+            return Ok(());
+        };
+        let path = folder.join("best");
+        let now = sha256_path(&path)?;
+        if now == *written {
+            return Ok(());
+        }
+        Err(Error::ForeignFolder {
+            path,
+            what: format!(
+                "damaged since it was written: expected files of SHA-256 {written}, found {now}; \
+                 removing {} restarts the run",
+                folder.display()
+            ),
+        })
+    }
 }
 
 pub(super) struct TuneFolder(Folder);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
+use rankwise_data::sha256_path;
 
 use super::account::inputs_of;
 use super::batch::{Batch, Item};
@@ -102,6 +103,8 @@ pub fn tune(
     let stop = stop.map_err(|error| run.explained(error))?;
     let summary = run.summary(&state, stop, trainable, folder.as_ref(), start);
     if let Some(folder) = &folder {
+        // Not before: a run that was killed while it wrote them writes them again.
+        state.notes.check_best(folder.path())?;
         folder.write_records(&state.notes.records, &state.steps, run.per_epoch)?;
         let is_whole = !matches!(summary.stop, TuneStop::Diverged { .. });
         if is_whole {
@@ -226,6 +229,7 @@ impl Run<'_> {
                         &best,
                         self.model,
                     )?;
+                    state.notes.best_sha256 = Some(sha256_path(&best)?);
                 }
                 folder.write_records(&state.notes.records, &state.steps, self.per_epoch)?;
                 folder.write_checkpoint(&self.checkpoint(state))?;
